@@ -1,0 +1,133 @@
+"""Every error that localstore raises, in one tree.
+
+LocalStoreError
+├── ConfigurationError            a setting, option or URL cannot be used (also a ValueError)
+│   └── InvalidIdentifier         a tenant id, platform or key breaks the naming rules
+├── StoreError                    something about a store or a tenant's file
+│   ├── NotAStore                 the folder is missing or holds no store
+│   ├── TenantNotFound            no such tenant in this store
+│   ├── TenantExists              the tenant is already there
+│   ├── ForeignFile               the file is not the tenant's: empty, foreign, damaged or replaced
+│   ├── WrongTenant               a row names another company than the tenant it is written to
+│   ├── InvalidRow                a row cannot be written as it is
+│   └── StoreBusy                 another writer held the file for longer than the timeout
+└── PostgresError                 something about production
+    ├── PostgresUnavailable       the server cannot be reached, refused the connection or went away
+    ├── PostgresDenied            the login or its password was refused
+    └── MissingRights             the login may not do this; the hint holds what an owner can run
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class LocalStoreError(Exception):
+    """Raised when an operation could not be done; nothing was lost.
+
+    `code` is a stable word for programs, `exit_code` what the command exits with, `hint` the next command,
+    `retryable` whether the same call may succeed later. `tenant` and `row` (an address) say to what it happened.
+    """
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, hint: str = "", tenant: str | None = None, row: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.tenant = tenant
+        self.row = row
+
+    def to_json(self) -> dict[str, object]:
+        """Return the error as the `error` member of the command's JSON."""
+        return {"code": self.code, "message": self.message, "hint": self.hint}
+
+
+class ConfigurationError(LocalStoreError, ValueError):
+    """Raised when a setting, an option or a URL cannot be used."""
+
+    code = "configuration"
+    exit_code = 2
+
+
+class InvalidIdentifier(ConfigurationError):
+    """Raised when a tenant id, a platform or a key breaks the naming rules."""
+
+    code = "invalid_identifier"
+
+
+class StoreError(LocalStoreError):
+    """Raised when a store or a tenant's file cannot be used."""
+
+    code = "store"
+
+
+class NotAStore(StoreError):
+    """Raised when a folder is missing or holds no store."""
+
+    code = "not_a_store"
+
+
+class TenantNotFound(StoreError):
+    """Raised when a store has no such tenant."""
+
+    code = "tenant_not_found"
+
+
+class TenantExists(StoreError):
+    """Raised when a tenant to be created is already there."""
+
+    code = "tenant_exists"
+
+
+class ForeignFile(StoreError):
+    """Raised when a file is not this tenant's database: empty, foreign, damaged or replaced."""
+
+    code = "foreign_file"
+
+
+class WrongTenant(StoreError):
+    """Raised when a row names another company than the tenant it is written to."""
+
+    code = "wrong_tenant"
+
+
+class InvalidRow(StoreError):
+    """Raised when a row cannot be written as it is."""
+
+    code = "invalid_row"
+
+
+class StoreBusy(StoreError):
+    """Raised when another writer held the tenant's file for longer than the timeout."""
+
+    code = "store_busy"
+    retryable = True
+
+
+class PostgresError(LocalStoreError):
+    """Raised when production could not do what was asked."""
+
+    code = "postgres"
+
+
+class PostgresUnavailable(PostgresError):
+    """Raised when the server cannot be reached, refused the connection or went away."""
+
+    code = "postgres_unavailable"
+    retryable = True
+
+
+class PostgresDenied(PostgresError):
+    """Raised when the server refused the login or its password."""
+
+    code = "postgres_denied"
+
+
+class MissingRights(PostgresError):
+    """Raised when the login may not do this; the hint holds what an owner can run."""
+
+    code = "missing_rights"
+    exit_code = 6
