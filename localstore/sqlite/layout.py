@@ -1,0 +1,56 @@
+"""The toolkit's own tables in a tenant's file, and the catalogue of tracked tables among them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from localstore.schema.tables import Table
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueEntry:
+    """A tracked table: its id in the marks, its definition, and whether the next seal carries it whole."""
+
+    id: int
+    table: Table
+    fingerprint: str
+    snapshot_due: bool
+
+
+@cache
+def statements() -> tuple[str, ...]:
+    """Return the statements of `layout.sql`, one by one."""
+    found: list[str] = []
+    pending = ""
+    for line in resources.files(__package__).joinpath("layout.sql").read_text(encoding="utf-8").splitlines():
+        if line.startswith("--") or not line.strip():
+            continue
+        pending += line + "\n"
+        if line.endswith(";"):
+            found.append(pending.rstrip(";\n"))
+            pending = ""
+    return tuple(found)
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Create what is missing of the toolkit's tables, within the caller's transaction.
+
+    The statements run one by one because `executescript` would commit whatever the caller has begun.
+    """
+    for statement in statements():
+        connection.execute(statement)
+
+
+def read_catalogue(connection: sqlite3.Connection) -> list[CatalogueEntry]:
+    """Return the tracked tables in the order of their ids."""
+    rows = connection.execute(
+        "SELECT id, CAST(definition AS BLOB), CAST(fingerprint AS BLOB), snapshot_due FROM localstore_tables ORDER BY id"
+    )
+    return [
+        CatalogueEntry(id, Table.from_json(json.loads(definition)), fingerprint.decode(), bool(snapshot_due))
+        for id, definition, fingerprint, snapshot_due in rows
+    ]
