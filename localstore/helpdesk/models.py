@@ -1,0 +1,158 @@
+"""The tables of the help desk: tickets, their conversations, the knowledge base, processing progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any, ClassVar, TypeVar
+from uuid import UUID, uuid5
+
+from sqlalchemy import DDL, ForeignKeyConstraint, Index, event
+from sqlmodel import Field
+
+from localstore.columns import JSONText, UtcDateTime
+from localstore.models import TenantModel
+
+# Names below this one are the natural keys of help-desk rows; it must never change, or ids would.
+_NAMESPACE = UUID("8f0c1d6e-5a3b-4b7e-9c43-2f6a7d1e90b5")
+
+PENDING = "pending"
+
+_Model = TypeVar("_Model", bound=type[TenantModel])
+
+
+def natural_id(table: str, *key: str) -> UUID:
+    """Return the id of a row by its table and natural key, the same on every box."""
+    return uuid5(_NAMESPACE, "\0".join((table, *key)))
+
+
+def _named_by(*key: str) -> Callable[[_Model], _Model]:
+    """Give a model's rows their `id` as soon as the last part of their natural key is known."""
+
+    def decorate(model: _Model) -> _Model:
+        table = str(model.__tablename__)
+
+        def name_of(parts: Iterable[Any]) -> UUID | None:
+            texts = [part for part in parts if isinstance(part, str) and part]
+            return natural_id(table, *texts) if len(texts) == len(key) else None
+
+        def follow_key(row: Any, value: Any, _old: Any, changed: Any) -> None:
+            row.id = name_of(value if name == changed.key else getattr(row, name, None) for name in key)
+
+        def fill_id(row: Any, value: Any, _old: Any, _changed: Any) -> Any:
+            return name_of(getattr(row, name, None) for name in key) if value is None else value
+
+        for name in key:
+            event.listen(getattr(model, name), "set", follow_key)
+        event.listen(model.id, "set", fill_id, retval=True)
+        return model
+
+    return decorate
+
+
+@_named_by("company_id", "platform", "ticket_id")
+class Ticket(TenantModel, table=True):
+    """A ticket. `raw_data` is the help desk's payload unaltered, `raw_summary` the same for an imported summary."""
+
+    __tablename__: ClassVar[Any] = "tickets"
+    __table_args__ = (
+        Index("ix_tickets_status", "company_id", "platform", "status"),
+        Index("ix_tickets_priority", "company_id", "platform", "priority"),
+        Index("ix_tickets_assignee", "company_id", "platform", "assignee_email"),
+        Index("ix_tickets_processed", "company_id", "platform", "is_processed"),
+        Index("ix_tickets_processing_status", "company_id", "platform", "processing_status"),
+        Index("ix_tickets_created_at", "company_id", "platform", "created_at"),
+    )
+
+    id: UUID = Field(default=None, nullable=True)
+    platform: str = Field(primary_key=True)
+    ticket_id: str = Field(primary_key=True)
+    title: str | None = None
+    description: str | None = None
+    status: str | None = None
+    priority: str | None = None
+    requester_name: str | None = None
+    requester_email: str | None = None
+    assignee_name: str | None = None
+    assignee_email: str | None = None
+    tags: Any = Field(default=None, nullable=True, sa_type=JSONText)
+    custom_fields: Any = Field(default=None, nullable=True, sa_type=JSONText)
+    summary: Any = Field(default=None, nullable=True, sa_type=JSONText)
+    is_processed: bool | None = Field(default=False)
+    raw_data: Any = Field(default=None, nullable=True, sa_type=JSONText)
+    processed_data: Any = Field(default=None, nullable=True, sa_type=JSONText)
+    processing_status: str | None = Field(default=PENDING)
+    raw_summary: Any = Field(default=None, nullable=True, sa_type=JSONText)
+
+
+@_named_by("company_id", "platform", "ticket_id", "conversation_id")
+class Conversation(TenantModel, table=True):
+    """One message of a ticket: `message_type` is public, private or note, `author_type` agent, customer or system."""
+
+    __tablename__: ClassVar[Any] = "conversations"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ("company_id", "platform", "ticket_id"),
+            ("tickets.company_id", "tickets.platform", "tickets.ticket_id"),
+            name="fk_conversations_ticket",
+            ondelete="CASCADE",
+        ),
+        Index("ix_conversations_type", "company_id", "platform", "message_type"),
+        Index("ix_conversations_author", "company_id", "platform", "author_email"),
+    )
+
+    id: UUID = Field(default=None, nullable=True)
+    platform: str = Field(primary_key=True)
+    ticket_id: str = Field(primary_key=True)
+    conversation_id: str = Field(primary_key=True)
+    content: str | None = None
+    message_type: str | None = None
+    author_name: str | None = None
+    author_email: str | None = None
+    author_type: str | None = None
+    attachments: Any = Field(default=None, nullable=True, sa_type=JSONText)
+
+
+@_named_by("company_id", "platform", "article_id")
+class KnowledgeArticle(TenantModel, table=True):
+    """An article of the knowledge base."""
+
+    __tablename__: ClassVar[Any] = "knowledge_base"
+    __table_args__ = (Index("ix_knowledge_base_created_at", "company_id", "platform", "created_at"),)
+
+    id: UUID = Field(default=None, nullable=True)
+    platform: str = Field(primary_key=True)
+    article_id: str = Field(primary_key=True)
+    title: str | None = None
+    content: str | None = None
+    summary: Any = Field(default=None, nullable=True, sa_type=JSONText)
+    raw_data: Any = Field(default=None, nullable=True, sa_type=JSONText)
+    raw_summary: Any = Field(default=None, nullable=True, sa_type=JSONText)
+
+
+@_named_by("company_id", "platform")
+class ProcessingProgress(TenantModel, table=True):
+    """How far the processing of a platform's items has come."""
+
+    __tablename__: ClassVar[Any] = "processing_progress"
+
+    id: UUID = Field(default=None, nullable=True)
+    platform: str = Field(primary_key=True)
+    total_items: int | None = Field(default=0)
+    processed_items: int | None = Field(default=0)
+    failed_items: int | None = Field(default=0)
+    progress_percentage: float | None = Field(default=0.0)
+    last_updated: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    raw_data: Any = Field(default=None, nullable=True, sa_type=JSONText)
+
+
+# A shell that has foreign keys off (its default) would leave the messages of a deleted ticket behind.
+event.listen(
+    Conversation.metadata.tables["conversations"],
+    "after_create",
+    DDL(  # type: ignore[no-untyped-call]
+        "CREATE TRIGGER IF NOT EXISTS tickets_delete_conversations AFTER DELETE ON tickets BEGIN "
+        "DELETE FROM conversations WHERE company_id = OLD.company_id AND platform = OLD.platform "
+        "AND ticket_id = OLD.ticket_id; END"
+    ).execute_if(dialect="sqlite"),
+)
