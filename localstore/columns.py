@@ -30,11 +30,11 @@ class JSONText(TypeDecorator[Any]):
     cache_ok = True
     localstore_kind: ClassVar[str] = "json"
 
-    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+    def process_bind_param(self, value: Any, _dialect: Dialect) -> str | None:
         """Return the text to store; None is SQL's NULL, and JSON's null is `RawJSON("null")`."""
         return None if value is None else dump_json(value)
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+    def process_result_value(self, value: Any, _dialect: Dialect) -> Any:
         """Return the parsed value."""
         return None if value is None else parse_json(value)
 
@@ -110,13 +110,13 @@ class UtcDateTime(TypeDecorator[datetime]):
     cache_ok = True
     localstore_kind: ClassVar[str] = "timestamp"
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
         """Return the moment without its zone, in UTC, as SQLAlchemy's SQLite dialect stores it."""
         if value is None or value.tzinfo is None:
             return value
         return value.astimezone(UTC).replace(tzinfo=None)
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
         """Return the moment in UTC, also when another tool wrote it with an offset."""
         if value is None:
             return None
@@ -130,7 +130,7 @@ class DecimalText(TypeDecorator[Decimal]):
     cache_ok = True
     localstore_kind: ClassVar[str] = "numeric"
 
-    def process_bind_param(self, value: Decimal | int | str | float | None, dialect: Dialect) -> str | None:
+    def process_bind_param(self, value: Decimal | str | float | None, _dialect: Dialect) -> str | None:
         """Return the decimal's digits; raises ValueError for what is no finite decimal."""
         if value is None:
             return None
@@ -142,7 +142,7 @@ class DecimalText(TypeDecorator[Decimal]):
             raise ValueError("a decimal must be finite")
         return str(number)
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+    def process_result_value(self, value: Any, _dialect: Dialect) -> Decimal | None:
         """Return the decimal; raises ValueError when another tool stored no number."""
         if value is None:
             return None

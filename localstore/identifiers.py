@@ -31,7 +31,7 @@ def is_identifier(text: str) -> bool:
 
 
 def _check(text: str, what: str) -> str:
-    if isinstance(text, str) and is_identifier(text):
+    if is_identifier(text):
         return text
     raise InvalidIdentifier(
         f"{preview(text)} is not a valid {what}",

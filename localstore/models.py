@@ -45,7 +45,7 @@ class TenantModel(SQLModel):
 
 
 @event.listens_for(TenantModel, "instrument_class", propagate=True)
-def _keep_values_exact(mapper: Any, model: type[Any]) -> None:
+def _keep_values_exact(mapper: Any, _model: type[Any]) -> None:
     """Give plain datetime and Decimal fields the column types that lose nothing.
 
     SQLAlchemy's own types drop a time zone and make floats of decimals on SQLite.

@@ -1,0 +1,124 @@
+"""The `localstore` command: its own subcommands and those that other packages add."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points, version
+from importlib.util import find_spec
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+from localstore.cli.output import EXIT_USAGE, explain, fail
+from localstore.errors import ConfigurationError
+
+ENTRY_POINTS = "localstore.commands"
+BUILT_IN = frozenset({"init", "tenants", "config", "import", "export", "postgres"})
+"""Commands that need no other package, so that they start without importing one."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit with its code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(_run(given))
+
+
+def build(*, with_added: bool = True) -> typer.Typer:
+    """Return the whole command; `with_added` also loads what other packages add to it."""
+    from localstore.cli import store
+
+    app = typer.Typer(
+        name="localstore",
+        help="Tenants in SQLite files, offline, and their way into production.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(_root)
+    store.add_to(app)
+    if find_spec("localstore.cli.interchange") is not None:
+        from localstore.cli.interchange import export_app, import_app
+
+        app.add_typer(import_app, name="import")
+        app.add_typer(export_app, name="export")
+    if find_spec("localstore.cli.postgres") is not None:
+        from localstore.cli.postgres import app as postgres_app
+
+        app.add_typer(postgres_app, name="postgres")
+    if with_added:
+        for entry_point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
+            _add(app, entry_point)
+    return app
+
+
+def _run(arguments: list[str]) -> int:
+    json = "--json" in arguments
+    try:
+        with_added = not (arguments and arguments[0] in BUILT_IN)
+        command = typer.main.get_command(build(with_added=with_added))
+        outcome = command.main(args=arguments, prog_name="localstore", standalone_mode=False)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except TyperException as error:
+        return _explain_usage(error, arguments, json=json)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; a second error at interpreter exit would say nothing new.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (Exception, KeyboardInterrupt, typer.Abort) as error:  # noqa: BLE001 - the outermost handler
+        return explain(KeyboardInterrupt() if isinstance(error, typer.Abort) else error, json=json)
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _explain_usage(error: TyperException, arguments: list[str], *, json: bool) -> int:
+    message = error.format_message()
+    context = getattr(error, "ctx", None)
+    if not arguments or type(error).__name__ == "NoArgsIsHelpError":
+        print(message)
+        return EXIT_USAGE
+    path = context.command_path if context is not None else "localstore"
+    return fail("usage", message, f"{path} --help", EXIT_USAGE, json=json)
+
+
+def _add(app: typer.Typer, entry_point: EntryPoint) -> None:
+    """Add a package's commands: a typer app under the entry point's name, or whatever a callable adds itself."""
+    try:
+        added: Any = entry_point.load()
+        if isinstance(added, typer.Typer):
+            app.add_typer(added, name=entry_point.name)
+        else:
+            added(app)
+    except Exception as error:  # noqa: BLE001 - another package's import may raise anything
+        _add_broken(app, entry_point, error)
+
+
+def _add_broken(app: typer.Typer, entry_point: EntryPoint, error: Exception) -> None:
+    """Add a command that says why the real one is missing, and shows it in the help."""
+    reason = f"cannot be loaded: {type(error).__name__}: {error}"
+
+    def broken() -> None:
+        raise ConfigurationError(
+            f"the command {entry_point.name!r} ({entry_point.value}) {reason}",
+            hint="install the package that provides it again",
+        ) from error
+
+    settings = {"ignore_unknown_options": True, "allow_extra_args": True}
+    app.command(entry_point.name, help=f"({reason})", context_settings=settings)(broken)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"localstore {version('localstore')}")
+        raise typer.Exit
+
+
+def _root(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Tenants in SQLite files, offline, and their way into production."""

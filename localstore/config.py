@@ -1,0 +1,76 @@
+"""The settings, read from the environment here and nowhere else."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from localstore.errors import ConfigurationError
+
+DATA_PATH_DEFAULT = Path("data")
+"""Relative to the working directory, so that trying the product leaves nothing elsewhere."""
+
+BUSY_TIMEOUT_SECONDS = 10.0
+"""Long enough for another process to commit a large import, short enough to notice a stuck one."""
+
+
+class StorageType(StrEnum):
+    """Where a storage keeps its truth."""
+
+    FILE = "file"
+    HYBRID = "hybrid"
+    POSTGRESQL = "postgresql"
+
+
+class Settings(BaseSettings):
+    """Every setting. Fields have the names of their environment variables, in lower case.
+
+    `localstore_descriptors_max` bounds the file descriptors that open tenants use; by default half of what the
+    process may have. Secrets are `SecretStr` and never shown.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
+
+    storage_type: StorageType = StorageType.FILE
+    data_path: Path = DATA_PATH_DEFAULT
+    database_url: SecretStr | None = None
+    database_replica_url: SecretStr | None = None
+    hybrid_use_postgres: bool = True
+    redis_url: SecretStr | None = None
+    s3_endpoint_url: str | None = None
+    s3_access_key: str | None = None
+    s3_secret_key: SecretStr | None = None
+    s3_bucket_name: str | None = None
+    qdrant_url: SecretStr | None = None
+    localstore_synchronous: Literal["FULL", "NORMAL"] = "FULL"
+    localstore_busy_timeout: float = Field(default=BUSY_TIMEOUT_SECONDS, ge=0, le=3600)
+    localstore_descriptors_max: int | None = Field(default=None, ge=3)
+
+    @classmethod
+    def from_environment(cls, **overrides: Any) -> Settings:
+        """Read the environment; `overrides` win over it. Raises ConfigurationError without repeating a value."""
+        try:
+            return cls(**overrides)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            name = ".".join(str(part) for part in first["loc"]).upper()
+            raise ConfigurationError(
+                f"{name or 'the settings'} cannot be used: {first['msg']}",
+                hint="correct the environment variable; `localstore config show` lists what is set",
+            ) from None
+
+    def shown(self) -> dict[str, Any]:
+        """Return every setting as plain values, a secret as whether it is set."""
+        return {name: _shown(getattr(self, name)) for name in type(self).model_fields}
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return "(set)"
+    if isinstance(value, Path):
+        return str(value)
+    return value
