@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 from uuid import UUID, uuid5
 
 from sqlalchemy import DDL, ForeignKeyConstraint, Index, event
@@ -18,42 +17,37 @@ _NAMESPACE = UUID("8f0c1d6e-5a3b-4b7e-9c43-2f6a7d1e90b5")
 
 PENDING = "pending"
 
-_Model = TypeVar("_Model", bound=type[TenantModel])
-
 
 def natural_id(table: str, *key: str) -> UUID:
     """Return the id of a row by its table and natural key, the same on every box."""
     return uuid5(_NAMESPACE, "\0".join((table, *key)))
 
 
-def _named_by(*key: str) -> Callable[[_Model], _Model]:
-    """Give a model's rows their `id` as soon as the last part of their natural key is known."""
+class NaturalModel(TenantModel):
+    """A row with a natural key, `__key__`: its `id` follows from it as soon as the last part is known."""
 
-    def decorate(model: _Model) -> _Model:
-        table = str(model.__tablename__)
+    __key__: ClassVar[tuple[str, ...]] = ()
 
-        def name_of(parts: Iterable[Any]) -> UUID | None:
-            texts = [part for part in parts if isinstance(part, str) and part]
-            return natural_id(table, *texts) if len(texts) == len(key) else None
+    id: UUID = Field(default=None, nullable=True)
+    platform: str = Field(primary_key=True)
 
-        def follow_key(row: Any, value: Any, _old: Any, changed: Any) -> None:
-            row.id = name_of(value if name == changed.key else getattr(row, name, None) for name in key)
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set the attribute, and with a part of the key the id too."""
+        if name == "id" and value is None:
+            value = self._natural_id()
+        super().__setattr__(name, value)
+        if name in self.__key__ and (natural := self._natural_id()) is not None:
+            super().__setattr__("id", natural)
 
-        def fill_id(row: Any, value: Any, _old: Any, _changed: Any) -> Any:
-            return name_of(getattr(row, name, None) for name in key) if value is None else value
-
-        for name in key:
-            event.listen(getattr(model, name), "set", follow_key)
-        event.listen(model.id, "set", fill_id, retval=True)
-        return model
-
-    return decorate
+    def _natural_id(self) -> UUID | None:
+        parts = [getattr(self, name, None) for name in self.__key__]
+        return natural_id(str(self.__tablename__), *map(str, parts)) if all(parts) else None
 
 
-@_named_by("company_id", "platform", "ticket_id")
-class Ticket(TenantModel, table=True):
+class Ticket(NaturalModel, table=True):
     """A ticket. `raw_data` is the help desk's payload unaltered, `raw_summary` the same for an imported summary."""
 
+    __key__: ClassVar[tuple[str, ...]] = ("company_id", "platform", "ticket_id")
     __tablename__: ClassVar[Any] = "tickets"
     __table_args__ = (
         Index("ix_tickets_status", "company_id", "platform", "status"),
@@ -64,8 +58,6 @@ class Ticket(TenantModel, table=True):
         Index("ix_tickets_created_at", "company_id", "platform", "created_at"),
     )
 
-    id: UUID = Field(default=None, nullable=True)
-    platform: str = Field(primary_key=True)
     ticket_id: str = Field(primary_key=True)
     title: str | None = None
     description: str | None = None
@@ -85,10 +77,10 @@ class Ticket(TenantModel, table=True):
     raw_summary: Any = Field(default=None, nullable=True, sa_type=JSONText)
 
 
-@_named_by("company_id", "platform", "ticket_id", "conversation_id")
-class Conversation(TenantModel, table=True):
+class Conversation(NaturalModel, table=True):
     """One message of a ticket: `message_type` is public, private or note, `author_type` agent, customer or system."""
 
+    __key__: ClassVar[tuple[str, ...]] = ("company_id", "platform", "ticket_id", "conversation_id")
     __tablename__: ClassVar[Any] = "conversations"
     __table_args__ = (
         ForeignKeyConstraint(
@@ -101,8 +93,6 @@ class Conversation(TenantModel, table=True):
         Index("ix_conversations_author", "company_id", "platform", "author_email"),
     )
 
-    id: UUID = Field(default=None, nullable=True)
-    platform: str = Field(primary_key=True)
     ticket_id: str = Field(primary_key=True)
     conversation_id: str = Field(primary_key=True)
     content: str | None = None
@@ -113,15 +103,13 @@ class Conversation(TenantModel, table=True):
     attachments: Any = Field(default=None, nullable=True, sa_type=JSONText)
 
 
-@_named_by("company_id", "platform", "article_id")
-class KnowledgeArticle(TenantModel, table=True):
+class KnowledgeArticle(NaturalModel, table=True):
     """An article of the knowledge base."""
 
+    __key__: ClassVar[tuple[str, ...]] = ("company_id", "platform", "article_id")
     __tablename__: ClassVar[Any] = "knowledge_base"
     __table_args__ = (Index("ix_knowledge_base_created_at", "company_id", "platform", "created_at"),)
 
-    id: UUID = Field(default=None, nullable=True)
-    platform: str = Field(primary_key=True)
     article_id: str = Field(primary_key=True)
     title: str | None = None
     content: str | None = None
@@ -130,14 +118,12 @@ class KnowledgeArticle(TenantModel, table=True):
     raw_summary: Any = Field(default=None, nullable=True, sa_type=JSONText)
 
 
-@_named_by("company_id", "platform")
-class ProcessingProgress(TenantModel, table=True):
+class ProcessingProgress(NaturalModel, table=True):
     """How far the processing of a platform's items has come."""
 
+    __key__: ClassVar[tuple[str, ...]] = ("company_id", "platform")
     __tablename__: ClassVar[Any] = "processing_progress"
 
-    id: UUID = Field(default=None, nullable=True)
-    platform: str = Field(primary_key=True)
     total_items: int | None = Field(default=0)
     processed_items: int | None = Field(default=0)
     failed_items: int | None = Field(default=0)
