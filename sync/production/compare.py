@@ -1,0 +1,71 @@
+"""What stands between a table's shape and production's table of that name."""
+
+from __future__ import annotations
+
+from localstore.postgres.policies import COMPANY_POLICY, OWNER
+from localstore.postgres.quoting import quote_identifier
+from localstore.schema.postgres import production_columns, production_key
+from localstore.schema.tables import Table
+from sync.feed import FEED_TRIGGERS
+from sync.production.describe import ProductionTable
+
+
+def differences(table: Table, production: ProductionTable) -> tuple[str, ...]:
+    """Return each difference for which rows of this shape cannot be promoted; nothing when they can.
+
+    Production may have more columns, where a row can leave them out, and stricter ones: a value that they do not take
+    is held by itself. A table that is not ours must also keep tenants apart already; ours is made to.
+    """
+    if production.kind not in ("r", "p"):
+        return ("it is not a table",)
+    return (*_columns(table, production), *_key(table, production), *_protection(production))
+
+
+def _columns(table: Table, production: ProductionTable) -> list[str]:
+    expected = production_columns(table)
+    company = production_columns(table)[0][0] if not table.has_company else table.company
+    found = []
+    for name, kind, _ in expected:
+        column = production.columns.get(name)
+        if column is None:
+            found.append(f"column {quote_identifier(name)} is missing")
+        elif column.type != kind:
+            found.append(f"column {quote_identifier(name)} is {column.type}, not {kind}")
+        elif column.identity == "a":
+            found.append(f"column {quote_identifier(name)} is always an identity and takes no value")
+        elif name == company and not column.not_null:
+            found.append(f"column {quote_identifier(name)} holds the company and may be NULL")
+    names = {name for name, _, _ in expected}
+    found += [
+        f"column {quote_identifier(name)} is NOT NULL without a default and unknown here"
+        for name in production.required
+        if name not in names
+    ]
+    return found
+
+
+def _key(table: Table, production: ProductionTable) -> list[str]:
+    key, expected = production.primary_key, production_key(table)
+    if key is None:
+        return [f"it has no primary key ({', '.join(map(quote_identifier, expected))})"]
+    if set(key.columns) != set(expected):
+        names = ", ".join(map(quote_identifier, key.columns))
+        return [f"its primary key is ({names}), not ({', '.join(map(quote_identifier, expected))})"]
+    return ["its primary key is deferrable"] if key.deferrable else []
+
+
+def _protection(production: ProductionTable) -> list[str]:
+    found = [
+        f"another permissive policy {quote_identifier(name)} opens it to rows of any company it names"
+        for name, permissive in production.policies.items()
+        if permissive and name != COMPANY_POLICY
+    ]
+    if production.owner == OWNER:
+        return found
+    if not production.forced:
+        found.append("row-level security is not forced on it")
+    if COMPANY_POLICY not in production.policies:
+        found.append(f"the policy {COMPANY_POLICY} is missing")
+    if not FEED_TRIGGERS.keys() <= production.feed_triggers:
+        found.append("the feed's triggers are missing")
+    return found
