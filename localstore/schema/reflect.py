@@ -100,7 +100,7 @@ def _kind(source: ModelTable, column: ModelColumn[Any]) -> Kind:
                 return kind
         if not isinstance(found, TypeDecorator):
             raise ConfigurationError(
-                f"Column {column.name} of {source.name} has the type {column.type!r}, which production has no type for.",
+                f"Column {column.name} of {source.name} has the type {column.type!r}, which production lacks.",
                 hint="Use a type of text, number, time, UUID, JSON or bytes, or keep the value as JSON.",
             )
         found = found.impl_instance

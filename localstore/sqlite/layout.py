@@ -48,9 +48,10 @@ def create(connection: sqlite3.Connection) -> None:
 def read_catalogue(connection: sqlite3.Connection) -> list[CatalogueEntry]:
     """Return the tracked tables in the order of their ids."""
     rows = connection.execute(
-        "SELECT id, CAST(definition AS BLOB), CAST(fingerprint AS BLOB), snapshot_due FROM localstore_tables ORDER BY id"
+        "SELECT id, CAST(definition AS BLOB), CAST(fingerprint AS BLOB), snapshot_due"
+        " FROM localstore_tables ORDER BY id"
     )
     return [
-        CatalogueEntry(id, Table.from_json(json.loads(definition)), fingerprint.decode(), bool(snapshot_due))
-        for id, definition, fingerprint, snapshot_due in rows
+        CatalogueEntry(number, Table.from_json(json.loads(definition)), fingerprint.decode(), bool(snapshot_due))
+        for number, definition, fingerprint, snapshot_due in rows
     ]
