@@ -101,7 +101,7 @@ def person_of(value: Any, people: Mapping[str, Mapping[str, Any]] | None = None)
     if not isinstance(value, Mapping):
         return NOBODY
     return Person(
-        first_text(value, "name", "displayName", "display_name", "full_name"),
+        first_text(value, "displayName", "display_name", "name", "full_name"),
         first_text(value, "email", "emailAddress", "email_address"),
     )
 
