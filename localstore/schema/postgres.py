@@ -210,7 +210,7 @@ def create_staging(target: str, table: Table) -> tuple[str, ...]:
         "chunk integer NOT NULL",
         "ordinal bigint NOT NULL",
         'op "char" NOT NULL',
-        "changed bytea",
+        "changed bit varying",
         "defect jsonb",
         "key_text text[]",
         "reason text",

@@ -52,21 +52,22 @@ CREATE TABLE IF NOT EXISTS localstore.chunks (
 );
 
 CREATE TABLE IF NOT EXISTS localstore.undo (
-    batch uuid,
-    ordinal bigint,
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    batch uuid NOT NULL,
     company_id text NOT NULL,
     target text NOT NULL,
     tbl text NOT NULL,
     fingerprint text NOT NULL,
     op "char" NOT NULL,
     key text[] NOT NULL,
-    changed bytea,
+    changed bit varying,
     before text[],
-    row_xmin xid,
-    PRIMARY KEY (batch, ordinal)
+    row_xmin xid
 );
+CREATE INDEX IF NOT EXISTS undo_batch ON localstore.undo (batch, tbl);
 
 CREATE TABLE IF NOT EXISTS localstore.held (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     company_id text,
     replica uuid,
     target text,
@@ -84,8 +85,8 @@ CREATE TABLE IF NOT EXISTS localstore.held (
     waits_for text,
     batch uuid,
     ordinal bigint,
-    since timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (batch, ordinal)
+    released boolean NOT NULL DEFAULT false,
+    since timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX IF NOT EXISTS held_company ON localstore.held (company_id, tbl);
 

@@ -1,0 +1,119 @@
+"""The replica's own record of its batches, in the tenant's file.
+
+A batch is *sealed* until production is known to have promoted it (*acknowledged*) or given it up (*withdrawn*).
+The live batches, withdrawn ones left out, form the chain.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+import orjson
+
+from localstore.sqlite import marks
+from sync.bundle import Sealed
+
+KEPT_DAYS = 30
+"""How long an acknowledged bundle can be sent again, should production be restored from a backup."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalBatch:
+    """One sealed batch, as the tenant's file knows it."""
+
+    batch: UUID
+    seq: int
+    parent: str | None
+    hash: str
+    marks_to: int
+    state: str
+    counts: dict[str, dict[str, int]]
+
+
+_COLUMNS = "batch, seq, parent, hash, marks_to, state, counts"
+
+
+def _read(row: tuple[object, ...]) -> LocalBatch:
+    batch, seq, parent, digest, marks_to, state, counts = row
+    return LocalBatch(
+        UUID(str(batch)),
+        int(str(seq)),
+        None if parent is None else str(parent),
+        str(digest),
+        int(str(marks_to)),
+        str(state),
+        orjson.loads(str(counts)),
+    )
+
+
+def live(connection: sqlite3.Connection) -> list[LocalBatch]:
+    """Return the chain as far as it is known: every batch that was not withdrawn, oldest first."""
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM localstore_batches WHERE state <> 'withdrawn' ORDER BY seq")
+    return [_read(row) for row in rows]
+
+
+def newest(connection: sqlite3.Connection) -> LocalBatch | None:
+    """Return the last batch of the chain."""
+    row = connection.execute(
+        f"SELECT {_COLUMNS} FROM localstore_batches WHERE state <> 'withdrawn' ORDER BY seq DESC LIMIT 1"
+    ).fetchone()
+    return None if row is None else _read(row)
+
+
+def record(connection: sqlite3.Connection, sealed: Sealed, target: str) -> bool:
+    """Record a sealed bundle; False, and nothing done, if another seal came first."""
+    last = newest(connection)
+    if (last.hash if last else None) != sealed.head.parent:
+        return False
+    connection.execute(
+        "INSERT INTO localstore_batches (batch, seq, parent, hash, marks_to, state, target, sealed_at, counts) "
+        "VALUES (?, ?, ?, ?, ?, 'sealed', ?, ?, ?)",
+        (
+            str(sealed.head.batch),
+            sealed.head.seq,
+            sealed.head.parent,
+            sealed.hash,
+            sealed.head.marks_to,
+            target,
+            sealed.head.sealed_at.isoformat(),
+            orjson.dumps(sealed.counts).decode(),
+        ),
+    )
+    return True
+
+
+def acknowledge(connection: sqlite3.Connection, batch: UUID) -> None:
+    """Note that production has the batch, and trim its marks; doing it twice changes nothing."""
+    connection.execute(
+        "UPDATE localstore_batches SET state = 'acknowledged', acknowledged_at = ? WHERE batch = ? AND state = 'sealed'",
+        (datetime.now(UTC).isoformat(), str(batch)),
+    )
+    (marks_to,) = connection.execute(
+        "SELECT marks_to FROM localstore_batches WHERE batch = ?", (str(batch),)
+    ).fetchone()
+    marks.trim(connection, marks_to)
+
+
+def withdraw(connection: sqlite3.Connection, batch: UUID) -> list[UUID]:
+    """Give up a batch and every later one, which name it as their parent; their marks remain for the next seal."""
+    rows = connection.execute(
+        "SELECT batch FROM localstore_batches WHERE state = 'sealed' AND seq >= "
+        "(SELECT seq FROM localstore_batches WHERE batch = ?)",
+        (str(batch),),
+    ).fetchall()
+    connection.executemany("UPDATE localstore_batches SET state = 'withdrawn' WHERE batch = ?", rows)
+    return [UUID(row[0]) for row in rows]
+
+
+def bundle_path(tenant: Path, batch: UUID) -> Path:
+    """Return where the bundle of an open batch lies."""
+    return tenant / "outbox" / f"{batch}.bundle"
+
+
+def kept_path(tenant: Path, batch: UUID) -> Path:
+    """Return where the bundle of an acknowledged batch lies."""
+    return tenant / "outbox" / "kept" / f"{batch}.bundle"

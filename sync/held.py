@@ -1,0 +1,159 @@
+"""Held changes in production: composing a batch with them, and writing what a promotion could not take.
+
+A later change of a held row is composed with it, so that what is tried is always (base that production knows → newest
+value): (b→v1) then (v1→v2) is (b→v2). Parameters: $1 the batch, $2 the company, $3 the replica.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import asyncpg
+
+from localstore.postgres.quoting import quote_literal
+from sync.staging import Staging
+
+RELEASES_CHUNK = -1
+"""Chunk number of staged rows that the promotion itself adds, to try again what was waiting."""
+
+
+@dataclass(frozen=True)
+class HeldMerge:
+    """Statements that compose one staged table with its held rows, and that hold rows anew."""
+
+    staging: Staging
+    target: str
+
+    @cached_property
+    def _key(self) -> str:
+        return f"coalesce(s.key_text, {self.staging.key_text('s')})"
+
+    @cached_property
+    def _held(self) -> str:
+        table = self.staging.table
+        return (
+            f"h.company_id = $2 AND h.replica = $3 AND h.target = {quote_literal(self.target)} "
+            f"AND h.tbl = {quote_literal(table.name)}"
+        )
+
+    @cached_property
+    def _names(self) -> str:
+        return "ARRAY[" + ", ".join(quote_literal(column.name) for column in self.staging.columns) + "]::text[]"
+
+    def statements(self) -> list[str]:
+        """Return the steps of the composition, in order."""
+        return [
+            self._release(),
+            self._try_waiting(),
+            self._yield_to_changes(),
+            self._compose(),
+            self._forget(),
+            f"UPDATE {self.staging.relation} s SET reason = '=' "
+            "WHERE s.batch = $1 AND s.reason IS NULL AND s.op IN ('r', 'l')",
+        ]
+
+    def _release(self) -> str:
+        return f"""
+            UPDATE localstore.held h SET released = true, base = CASE WHEN s.op = 'l' THEN coalesce(h.base, '{{}}') || coalesce((
+                SELECT jsonb_object_agg(c.name, h.production -> c.name)
+                FROM unnest({self._names}) WITH ORDINALITY AS c(name, at)
+                WHERE get_bit(s.changed, c.at::integer - 1) = 1 AND h.production ? c.name), '{{}}') ELSE h.base END
+            FROM {self.staging.relation} s
+            WHERE s.batch = $1 AND s.op IN ('r', 'l') AND {self._held} AND h.key = {self._key}"""
+
+    def _try_waiting(self) -> str:
+        columns = ", ".join(f"n{place}" for place in self.staging.key_places)
+        values = ", ".join(
+            f"h.key[{at}]::{self.staging.type(place)}" for at, place in enumerate(self.staging.key_places, start=1)
+        )
+        return f"""
+            INSERT INTO {self.staging.relation} (batch, chunk, ordinal, op, {columns})
+            SELECT $1, {RELEASES_CHUNK}, -h.id, 'r', {values}
+            FROM localstore.held h WHERE {self._held} AND h.reason = 'waits' AND NOT EXISTS (
+                SELECT 1 FROM {self.staging.relation} s WHERE s.batch = $1 AND {self._key} = h.key)"""
+
+    def _yield_to_changes(self) -> str:
+        other = " AND ".join(f"o.n{place} = s.n{place}" for place in self.staging.key_places)
+        return f"""
+            UPDATE {self.staging.relation} s SET reason = '='
+            WHERE s.batch = $1 AND s.op IN ('r', 'l') AND EXISTS (
+                SELECT 1 FROM {self.staging.relation} o WHERE o.batch = $1 AND o.op NOT IN ('r', 'l') AND {other})"""
+
+    def _compose(self) -> str:
+        op = """CASE WHEN s.op IN ('r', 'l') THEN h.op WHEN s.op = 's' THEN 's'
+            WHEN h.op = 'i' THEN 'i' WHEN h.op = 'u' THEN s.op WHEN s.op = 'i' THEN 'u' ELSE 'd' END"""
+        fixed = {*self.staging.key_places, *(set(range(len(self.staging.columns))) - set(self.staging.value_places))}
+        sets = [f'op = ({op})::"char"']
+        bits = []
+        for place, column in enumerate(self.staging.columns):
+            name, kind = quote_literal(column.name), self.staging.type(place)
+            ours = f"(s.op IN ('i', 's') OR (s.op = 'u' AND {self.staging.bit(place)}))"
+            if place in fixed:
+                bits.append("B'0'")
+                if place not in self.staging.key_places:
+                    sets.append(f"n{place} = $2")
+                continue
+            sets.append(
+                f"n{place} = CASE WHEN {ours} THEN s.n{place} WHEN h.value ? {name} "
+                f"THEN (h.value ->> {name})::{kind} END"
+            )
+            sets.append(
+                f"b{place} = CASE WHEN h.base ? {name} THEN (h.base ->> {name})::{kind} ELSE s.b{place} END"
+            )
+            bits.append(f"CASE WHEN {ours} OR coalesce(h.value ? {name}, false) THEN B'1' ELSE B'0' END")
+        sets.append(f"changed = CASE WHEN ({op}) = 'u' THEN ({' || '.join(bits)})::bit varying END")
+        ours_names = f"""ARRAY(SELECT c.name FROM unnest({self._names}) WITH ORDINALITY AS c(name, at)
+            WHERE s.op IN ('i', 's') OR (s.op = 'u' AND get_bit(s.changed, c.at::integer - 1) = 1))"""
+        sets.append(
+            f"""defect = NULLIF(jsonb_build_object(
+                'n', (coalesce(h.defects -> 'n', '{{}}') - {ours_names}) || coalesce(s.defect -> 'n', '{{}}'),
+                'b', coalesce(s.defect -> 'b', '{{}}')
+                     - ARRAY(SELECT jsonb_object_keys(coalesce(h.base, '{{}}')))), '{{"n": {{}}, "b": {{}}}}')"""
+        )
+        sets.append(
+            """reason = CASE WHEN h.op = 'i' AND s.op = 'd' THEN '='
+                WHEN h.reason = 'rolled_back' AND NOT h.released THEN 'rolled_back' END"""
+        )
+        sets.append("detail = jsonb_build_object('batch', h.batch, 'since', h.since)")
+        return f"""
+            UPDATE {self.staging.relation} s SET {", ".join(sets)}
+            FROM localstore.held h
+            WHERE s.batch = $1 AND s.reason IS NULL AND {self._held} AND h.key = {self._key}"""
+
+    def _forget(self) -> str:
+        return f"""
+            DELETE FROM localstore.held h USING {self.staging.relation} s
+            WHERE s.batch = $1 AND {self._held} AND h.key = {self._key}"""
+
+    def hold(self) -> str:
+        """Write the staged rows that have a reason into the held changes."""
+        table = self.staging.table
+        return f"""
+            INSERT INTO localstore.held (company_id, replica, target, tbl, key, op, fingerprint, base, value,
+                production, defects, reason, column_name, detail, waits_for, batch, ordinal, since)
+            SELECT $2, $3, {quote_literal(self.target)}, {quote_literal(table.name)}, {self._key}, s.op,
+                {quote_literal(table.fingerprint)},
+                CASE WHEN s.op <> 'i' THEN {self.object("b")} END, CASE WHEN s.op <> 'd' THEN {self.object("n")} END,
+                s.detail -> 'production', s.defect, s.reason, s.detail ->> 'column', s.detail ->> 'message',
+                s.detail ->> 'waits_for', coalesce((s.detail ->> 'batch')::uuid, $1), s.ordinal,
+                coalesce((s.detail ->> 'since')::timestamptz, now())
+            FROM {self.staging.relation} s WHERE s.batch = $1 AND s.reason <> '='"""
+
+    def object(self, prefix: str) -> str:
+        """Return a staged row's values (`n`) or bases (`b`) as one object; of an update only the changed columns."""
+        values = ", ".join(f"s.{prefix}{place}::text" for place in range(len(self.staging.columns)))
+        return f"""(SELECT jsonb_object_agg(c.name, c.value)
+            FROM unnest({self._names}, ARRAY[{values}]::text[]) WITH ORDINALITY AS c(name, value, at)
+            WHERE s.op <> 'u' OR get_bit(s.changed, c.at::integer - 1) = 1)"""
+
+
+async def tables_with_held(connection: asyncpg.Connection, company: str, replica: object, target: str) -> set[str]:
+    """Return the names of the tables of which the replica has held rows."""
+    rows = await connection.fetch(
+        "SELECT DISTINCT tbl FROM localstore.held WHERE company_id = $1 AND replica = $2 AND target = $3",
+        company,
+        replica,
+        target,
+    )
+    return {row["tbl"] for row in rows}

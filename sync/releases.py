@@ -1,0 +1,67 @@
+"""Releases: what the tenant decided about held rows, waiting in its file to be told to production by the next seal."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from uuid import UUID
+
+import orjson
+
+from localstore.codec import decode_text
+from localstore.schema.tables import Table
+from sync.changes import Change, Value, stored
+
+RETRY = "retry"
+LOCAL = "local"
+
+
+def release(connection: sqlite3.Connection, rows: list[tuple[str, str]], action: str) -> int:
+    """Note that the held rows, given as (table, key as stored), are to be tried again; return how many."""
+    connection.executemany("DELETE FROM localstore_releases WHERE tbl = ? AND key = ?", rows)
+    connection.executemany(
+        "INSERT INTO localstore_releases (tbl, key, action) VALUES (?, ?, ?)", [(*row, action) for row in rows]
+    )
+    return len(rows)
+
+
+def release_batch(connection: sqlite3.Connection, batch: UUID) -> int:
+    """Put every change that a rollback of `batch` took back in line again; return how many."""
+    rows = connection.execute(
+        "SELECT tbl, key FROM localstore_held WHERE batch = ? AND reason = 'rolled_back'", (str(batch),)
+    ).fetchall()
+    return release(connection, rows, RETRY)
+
+
+def releases(connection: sqlite3.Connection, tables: Mapping[str, Table]) -> tuple[dict[str, list[Change]], int]:
+    """Return the waiting releases as changes by table, and the rowid up to which they were read."""
+    found: dict[str, list[Change]] = {}
+    last = 0
+    for rowid, name, key, action in connection.execute(
+        "SELECT rowid, tbl, key, action FROM localstore_releases ORDER BY rowid"
+    ):
+        last = rowid
+        table = tables.get(name)
+        if table is None:
+            continue
+        parts = dict(zip(table.key_parts, orjson.loads(key), strict=True))
+        (company,) = connection.execute("SELECT company_id FROM localstore_identity").fetchone()
+        parts[table.company] = company
+        values: tuple[Value, ...] = tuple(
+            stored(decode_text(table.by_name[column].kind, parts[column])) for column in table.key
+        )
+        found.setdefault(name, []).append(
+            Change(
+                op="l" if action == LOCAL else "r",
+                key=values,
+                row=None,
+                changed=tuple(range(len(table.sent))) if action == LOCAL else (),
+                base=None,
+            )
+        )
+    return found, last
+
+
+def forget(connection: sqlite3.Connection, up_to: int) -> None:
+    """Drop the releases that a recorded batch carries."""
+    connection.execute("DELETE FROM localstore_releases WHERE rowid <= ?", (up_to,))

@@ -1,0 +1,166 @@
+"""Encode changes as rows of a binary COPY into a staging table.
+
+The row is checked here, before anything is sent: what Postgres would refuse by value travels as NULL beside a
+`defect` that says why, so that one bad value never takes its neighbours with it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import orjson
+
+from localstore.codec import ValueDefect, equal, field_encoders, preview
+
+if TYPE_CHECKING:
+    from localstore.codec import Value
+    from localstore.schema.tables import Table
+    from sync.changes import Change
+
+COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">II", 0, 0)
+COPY_TRAILER = struct.pack(">h", -1)
+NULL = b"\xff\xff\xff\xff"
+
+_length = struct.Struct(">i").pack
+_head = struct.Struct(">hi16sii").pack
+_ordinal = struct.Struct(">iq").pack
+_op = {op: struct.pack(">i", 1) + op.encode() for op in "iudsrl"}
+Encoder = Callable[[Any], bytes]
+
+
+def _field(data: bytes) -> bytes:
+    return _length(len(data)) + data
+
+
+def bit_mask(places: Sequence[int], count: int) -> bytes:
+    """Return `count` bits, those at `places` set, as the binary form of a `bit varying`."""
+    bits = bytearray((count + 7) // 8)
+    for place in places:
+        bits[place >> 3] |= 0x80 >> (place & 7)
+    return _length(count) + bytes(bits)
+
+
+class RowEncoder:
+    """Encode the changes of one table; `encode` gives None where nothing of a change is left in production's types."""
+
+    def __init__(self, table: Table, company: str, batch: UUID) -> None:
+        self._columns = table.sent
+        self._encoders: tuple[Encoder, ...] = field_encoders(table)
+        self._kinds = tuple(column.kind for column in self._columns)
+        place = {column.name: at for at, column in enumerate(self._columns)}
+        self._key = tuple(place[name] for name in table.key)
+        self._key_parts = tuple(place[name] for name in table.key_parts)
+        self._company_at = place.get(table.company) if table.has_company else None
+        self._company = company.encode()
+        self._batch = batch.bytes
+        self._count = len(self._columns)
+        self._nulls = NULL * self._count
+        self._fields = 7 + 2 * self._count
+
+    def encode(self, change: Change, chunk: int, ordinal: int) -> bytes | None:
+        """Return the change as one row of a binary COPY, or None if both sides of an update are equal."""
+        if change.op in "is":
+            assert change.row is not None
+            fast = self._plain(change.row)
+            if fast is not None:
+                return b"".join((self._start(chunk, ordinal, change.op), NULL, NULL, NULL, *fast, self._nulls))
+        return self._careful(change, chunk, ordinal)
+
+    def _start(self, chunk: int, ordinal: int, op: str) -> bytes:
+        return _head(self._fields, 16, self._batch, 4, chunk) + _ordinal(8, ordinal) + _op[op]
+
+    def _plain(self, row: Sequence[Value]) -> list[bytes] | None:
+        """Encode a whole new row; None if anything about it needs a closer look."""
+        fields: list[bytes] = []
+        append = fields.append
+        try:
+            for encode, value in zip(self._encoders, row, strict=True):
+                if value is None:
+                    append(NULL)
+                else:
+                    data = encode(value)
+                    append(_length(len(data)))
+                    append(data)
+        except ValueDefect:
+            return None
+        if self._company_at is not None and row[self._company_at] != self._company:
+            return None
+        if any(row[place] is None for place in self._key):
+            return None
+        return fields
+
+    def _careful(self, change: Change, chunk: int, ordinal: int) -> bytes | None:
+        defects: dict[str, dict[str, dict[str, str]]] = {}
+        new: list[bytes | None] = [None] * self._count
+        base: list[bytes | None] = [None] * self._count
+        for place, value in zip(self._key, change.key, strict=True):
+            new[place] = self._value(place, value, "n", defects, key=True)
+        changed: list[int] = []
+        if change.op in "is":
+            assert change.row is not None
+            for place in range(self._count):
+                if place not in self._key:
+                    new[place] = self._value(place, change.row[place], "n", defects)
+        elif change.op == "u":
+            assert change.row is not None and change.base is not None
+            for place in change.changed:
+                new[place] = self._value(place, change.row[place], "n", defects)
+                base[place] = self._value(place, change.base[place], "b", defects)
+                name = self._columns[place].name
+                defective = any(name in side for side in defects.values())
+                if defective or not equal(self._kinds[place], new[place], base[place]):
+                    changed.append(place)
+            if not changed and not defects:
+                return None
+        elif change.op == "d":
+            assert change.base is not None
+            for place in range(self._count):
+                base[place] = self._value(place, change.base[place], "b", defects)
+        elif change.op == "l":
+            changed = list(change.changed)
+        return b"".join(
+            (
+                self._start(chunk, ordinal, change.op),
+                _field(bit_mask(changed, self._count)) if change.op in "ul" else NULL,
+                _field(b"\x01" + orjson.dumps(defects)) if defects else NULL,
+                _field(self._key_text(change.key)) if any(self._bad_key(side) for side in defects.values()) else NULL,
+                *(NULL if data is None else _field(data) for data in new),
+                *(NULL if data is None else _field(data) for data in base),
+            )
+        )
+
+    def _bad_key(self, side: dict[str, dict[str, str]]) -> bool:
+        return any(self._columns[place].name in side for place in self._key)
+
+    def _value(
+        self, place: int, value: Value, side: str, defects: dict[str, dict[str, dict[str, str]]], *, key: bool = False
+    ) -> bytes | None:
+        name = self._columns[place].name
+        if value is None and not key:
+            return None
+        try:
+            if value is None:
+                raise ValueDefect("null_key", "a key part is NULL", "NULL")
+            data = self._encoders[place](value)
+            if place == self._company_at and data != self._company:
+                raise ValueDefect("wrong_company", "the row names another company than its tenant", preview(value))
+        except ValueDefect as defect:
+            defects.setdefault(side, {})[name] = {
+                "code": defect.code,
+                "message": defect.message,
+                "preview": defect.preview,
+            }
+            return None
+        return data
+
+    def _key_text(self, key: Sequence[Value]) -> bytes:
+        """Return the key's parts as a readable, escaped `text[]`, for rows whose real key production cannot hold."""
+        places = [place for place in self._key if place in self._key_parts]
+        parts = [preview(key[self._key.index(place)]).encode() for place in places]
+        return struct.pack(">iiiii", 1, 0, 25, len(parts), 1) + b"".join(_field(part) for part in parts)
+
+
+

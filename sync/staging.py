@@ -1,0 +1,70 @@
+"""The shape of a staging table: which column holds what, for the writer of bundles and for the SQL of promotion.
+
+A staged row is a fixed head, then the new value of every sent column (`n0`, `n1`, …), then every base (`b0`, `b1`, …).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from localstore.postgres.quoting import quote_identifier
+from localstore.schema.postgres import COPIED_COLUMNS, production_name
+from localstore.schema.tables import Column, Table
+from localstore.schema.types import production_type
+
+
+@dataclass(frozen=True)
+class Staging:
+    """A table as it lies in staging. `relation` is the quoted, schema-qualified staging table."""
+
+    table: Table
+    relation: str
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """Return the columns that travel, in the order of their ordinals."""
+        return self.table.sent
+
+    @cached_property
+    def place(self) -> dict[str, int]:
+        """Return each sent column's place."""
+        return {column.name: place for place, column in enumerate(self.columns)}
+
+    @cached_property
+    def copy_columns(self) -> tuple[str, ...]:
+        """Return the columns of a COPY into staging, in order."""
+        count = len(self.columns)
+        return (*COPIED_COLUMNS, *(f"n{place}" for place in range(count)), *(f"b{place}" for place in range(count)))
+
+    @cached_property
+    def key_places(self) -> tuple[int, ...]:
+        """Return the places of the key's parts, the company left out."""
+        return tuple(self.place[name] for name in self.table.key_parts)
+
+    @cached_property
+    def value_places(self) -> tuple[int, ...]:
+        """Return the places of the columns that an update may change: neither key nor company."""
+        fixed = {*self.table.key, self.table.company}
+        return tuple(place for place, column in enumerate(self.columns) if column.name not in fixed)
+
+    def quoted(self, place: int) -> str:
+        """Return the production column's quoted name."""
+        return quote_identifier(production_name(self.columns[place].name))
+
+    @cached_property
+    def company(self) -> str:
+        """Return the quoted name of production's company column."""
+        return quote_identifier(production_name(self.table.company))
+
+    def type(self, place: int) -> str:
+        """Return the column's production type."""
+        return production_type(self.columns[place].kind)
+
+    def bit(self, place: int, alias: str = "s") -> str:
+        """Return the test whether a staged update changes the column."""
+        return f"get_bit({alias}.changed, {place}) = 1"
+
+    def key_text(self, alias: str, prefix: str = "n") -> str:
+        """Return the key's parts as a text array read from staged columns."""
+        return "ARRAY[" + ", ".join(f"{alias}.{prefix}{place}::text" for place in self.key_places) + "]::text[]"

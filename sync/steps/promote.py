@@ -1,0 +1,432 @@
+"""Promote: merge one staged batch into production, inside a transaction that the caller opened.
+
+The batch is tried as a whole. Where production moved under it, the savepoint is rolled back, the rows concerned are
+compared again, and the whole is tried once more: a bounded number of times, each of which settles at least one row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from localstore.postgres.connect import session_settings
+from localstore.postgres.policies import COMPANY_SETTING, PROMOTER
+from localstore.postgres.quoting import quote_identifier
+from localstore.schema.tables import Table, parents_first
+from sync import held, ledger
+from sync.checks import Checks
+from sync.errors import PromotionFailed, TooManyDeletes, UnknownSchema
+from sync.held import RELEASES_CHUNK, HeldMerge
+from sync.merge import MINE, Merge
+from sync.production import Registered, describe_all
+from sync.staging import Staging
+from sync.steps.culprits import find_culprit
+
+ATTEMPTS_MAX = 25
+"""Each attempt settles every row that production was seen to move under; more than this is a production that never rests."""
+DELETES_ALWAYS_ALLOWED = 1_000
+DELETES_SHARE = 0.2
+LOCK_TIMEOUT_MILLISECONDS = 30_000
+"""How long a promotion waits for an application's lock before it gives up, to be tried again."""
+
+COUNTED = {
+    "conflict": "conflicts",
+    "value": "quarantined",
+    "constraint": "quarantined",
+    "waits": "quarantined",
+    "rolled_back": "quarantined",
+}
+
+
+@dataclass(slots=True)
+class TableCounts:
+    """What a promotion did to one table, in rows."""
+
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    unchanged: int = 0
+    conflicts: int = 0
+    quarantined: int = 0
+
+    def to_json(self) -> dict[str, int]:
+        """Return the counts by name."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What promoting one batch did, or, in a plan, would do."""
+
+    batch: UUID
+    tables: dict[str, TableCounts] = field(default_factory=dict)
+    digest: str | None = None
+
+    def to_json(self) -> dict[str, dict[str, int]]:
+        """Return the counts by table."""
+        return {name: counts.to_json() for name, counts in self.tables.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`allow_deletes`: rows a table and batch (None: the greater of 1,000 and a fifth). `digest`: lock and fingerprint what is touched."""
+
+    allow_deletes: int | None = None
+    digest: bool = False
+
+
+@asynccontextmanager
+async def promotion(connection: asyncpg.Connection, company: str) -> AsyncIterator[None]:
+    """Open the transaction in which a company's batches are promoted, alone and bound to the company by its role."""
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('localstore/' || $1, 0))", company)
+        await session_settings(connection)
+        await connection.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MILLISECONDS}")
+        await connection.execute(f"SET LOCAL ROLE {quote_identifier(PROMOTER)}")
+        await connection.execute("SELECT set_config($1, $2, true)", COMPANY_SETTING, company)
+        await connection.execute("SET CONSTRAINTS ALL DEFERRED")
+        yield
+
+
+async def promote(
+    connection: asyncpg.Connection,
+    batch: ledger.Entry,
+    registered: dict[tuple[str, str], Registered],
+    options: Options,
+) -> Outcome:
+    """Merge a staged batch within the running promotion; the ledger's row is written with it."""
+    return await Promotion(connection, batch, registered, options).run()
+
+
+@lru_cache(maxsize=1024)
+def _parameters(statement: str) -> int:
+    """Return how many parameters a statement takes; what looks like one inside a literal does not count."""
+    return max((int(number) for number in re.findall(r"\$(\d+)", re.sub(r"'(?:[^']|'')*'", "", statement))), default=0)
+
+
+class Promotion:
+    """One batch on its way into production."""
+
+    def __init__(
+        self,
+        connection: asyncpg.Connection,
+        batch: ledger.Entry,
+        registered: dict[tuple[str, str], Registered],
+        options: Options,
+    ) -> None:
+        self._connection = connection
+        self._batch = batch
+        self._options = options
+        self._registered = registered
+        self._outcome = Outcome(batch.batch)
+        self._merges: dict[str, Merge] = {}
+        self._checks: dict[str, Checks] = {}
+        self._order: list[Table] = []
+
+    async def run(self) -> Outcome:
+        """Compose, check, merge, hold, and write the ledger; return what was done."""
+        await self._open()
+        await self._compose()
+        before = await self._before_images() if self._options.digest else ""
+        await self._settle_snapshots()
+        await self._merge_until_settled()
+        await self._hold()
+        await self._count()
+        if self._options.digest:
+            self._outcome.digest = await self._digest(before)
+        await self._close()
+        return self._outcome
+
+    # -- opening --------------------------------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        fingerprints: dict[str, str] = self._batch.manifest["fingerprints"]
+        tables = []
+        for name, fingerprint in fingerprints.items():
+            known = self._registered.get((name, fingerprint))
+            if known is None:
+                raise UnknownSchema(
+                    f"production does not know this shape of the table {name}",
+                    hint="localstore sync schema apply",
+                    tenant=self._batch.company_id,
+                )
+            tables.append(known.table)
+        tables += await self._tables_that_wait(fingerprints)
+        self._order = list(parents_first(tuple(tables)))
+        shapes = await describe_all(self._connection, self._batch.target, [table.name for table in tables])
+        for table in self._order:
+            known = self._registered[(table.name, table.fingerprint)]
+            merge = Merge(Staging(table, known.staging), known.relation, self._batch.target)
+            self._merges[table.name] = merge
+        by_relation = {merge.relation: merge for merge in self._merges.values()}
+        for table in self._order:
+            self._checks[table.name] = Checks(self._merges[table.name], shapes[table.name], by_relation)
+        for name in fingerprints:
+            await self._compare_with_manifest(name)
+
+    async def _tables_that_wait(self, fingerprints: dict[str, str]) -> list[Table]:
+        """Return tables that are not in the batch but have rows waiting for one of its rows."""
+        if self._batch.replica is None:
+            return []
+        rows = await self._connection.fetch(
+            "SELECT DISTINCT tbl, fingerprint FROM localstore.held WHERE company_id = $1 AND replica = $2 "
+            "AND target = $3 AND reason = 'waits' AND tbl <> ALL ($4)",
+            self._batch.company_id,
+            self._batch.replica,
+            self._batch.target,
+            list(fingerprints),
+        )
+        found = {row["tbl"]: row["fingerprint"] for row in rows}
+        return [
+            self._registered[(name, fingerprint)].table
+            for name, fingerprint in found.items()
+            if (name, fingerprint) in self._registered
+        ]
+
+    async def _compare_with_manifest(self, name: str) -> None:
+        expected = sum(self._batch.manifest["counts"][name].values())
+        staged = await self._connection.fetchval(
+            f"SELECT count(*) FROM {self._merges[name].staging.relation} WHERE batch = $1", self._batch.batch
+        )
+        if staged != expected:
+            raise PromotionFailed(
+                f"batch {self._batch.batch}: {staged} of {expected} rows of {name} are in staging",
+                hint=f"localstore sync withdraw {self._batch.batch}",
+                tenant=self._batch.company_id,
+            )
+
+    async def _execute(self, statement: str, *more: Any) -> int:
+        """Run a statement over the batch's rows and return how many it touched."""
+        arguments = (self._batch.batch, self._batch.company_id, *more)
+        tag: str = await self._connection.execute(statement, *arguments[: _parameters(statement)])
+        return int(tag.rsplit(" ", 1)[-1])
+
+    async def _compose(self) -> None:
+        replica = self._batch.replica
+        if replica is None:
+            return
+        with_held = await held.tables_with_held(
+            self._connection, self._batch.company_id, replica, self._batch.target
+        )
+        for name, merge in self._merges.items():
+            if name in with_held:
+                for statement in HeldMerge(merge.staging, self._batch.target).statements():
+                    await self._execute(statement, replica)
+            else:
+                await self._connection.execute(
+                    f"UPDATE {merge.staging.relation} s SET reason = '=' "
+                    "WHERE s.batch = $1 AND s.reason IS NULL AND s.op IN ('r', 'l')",
+                    self._batch.batch,
+                )
+
+    async def _settle_snapshots(self) -> None:
+        for name, merge in self._merges.items():
+            if "s" in self._batch.manifest["counts"].get(name, {}):
+                quiet = f"""NOT EXISTS (SELECT 1 FROM localstore.feed f WHERE f.company_id = $2
+                    AND f.target = '{self._batch.target}' AND f.tbl = '{name}'
+                    AND f.key = {merge.staging.key_text("s")})"""
+                for statement in merge.settle_snapshot(quiet):
+                    await self._execute(statement)
+
+    # -- merging --------------------------------------------------------------------------------------------------
+
+    async def _merge_until_settled(self) -> None:
+        refused: str | None = None
+        for _ in range(ATTEMPTS_MAX):
+            await self._check()
+            savepoint = self._connection.transaction()
+            await savepoint.start()
+            try:
+                short = await self._merge()
+                if not short:
+                    await self._connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            except (
+                asyncpg.IntegrityConstraintViolationError,
+                asyncpg.DataError,
+                asyncpg.RaiseError,
+                asyncpg.SyntaxOrAccessError,
+            ) as error:
+                await savepoint.rollback()
+                if isinstance(error, asyncpg.InsufficientPrivilegeError):
+                    raise
+                if refused == (refused := f"{type(error).__name__}: {error.args[0] if error.args else ''}"):
+                    await find_culprit(self._connection, self._batch, self._order, self._merges, self._merge)
+                    refused = None
+                continue
+            if not short:
+                await savepoint.commit()
+                return
+            await savepoint.rollback()
+            for name, what in short:
+                await self._agree(name, what)
+        raise PromotionFailed(
+            f"production kept changing under batch {self._batch.batch}; nothing was promoted",
+            hint="run the command again",
+            tenant=self._batch.company_id,
+        )
+
+    async def _check(self) -> None:
+        for table in self._order:
+            for statement in self._checks[table.name].values():
+                await self._execute(statement)
+        await self._guard_deletes()
+        statements = [statement for table in self._order for statement in self._checks[table.name].relations()]
+        for merge in self._merges.values():
+            await self._connection.fetchval(merge.lock("d"), self._batch.batch, self._batch.company_id)
+        found = True
+        while found:
+            found = False
+            for statement in statements:
+                if await self._execute(statement):
+                    found = True
+
+    async def _guard_deletes(self) -> None:
+        for name, merge in self._merges.items():
+            deletes = await self._connection.fetchval(
+                f"SELECT count(*) FROM {merge.staging.relation} s WHERE {MINE} AND s.op = 'd'", self._batch.batch
+            )
+            allowed = self._options.allow_deletes
+            if allowed is None:
+                if deletes <= DELETES_ALWAYS_ALLOWED:
+                    continue
+                rows = await self._connection.fetchval(
+                    f"SELECT count(*) FROM {merge.relation} t WHERE t.{merge.staging.company} = $1",
+                    self._batch.company_id,
+                )
+                allowed = max(DELETES_ALWAYS_ALLOWED, int(rows * DELETES_SHARE))
+            if deletes > allowed:
+                raise TooManyDeletes(
+                    f"batch {self._batch.batch} deletes {deletes} rows of {name}; {allowed} are allowed unasked",
+                    hint=f"localstore sync push --promote --allow-deletes {deletes}",
+                    tenant=self._batch.company_id,
+                )
+
+    async def _merge(self) -> list[tuple[str, str]]:
+        """Write everything; return the (table, operation) pairs that fell short."""
+        short: list[tuple[str, str]] = []
+        surveys = {table.name: await self._survey(table.name) for table in self._order}
+        for table in self._order:
+            expected = surveys[table.name]["inserts"]
+            if expected:
+                done = await self._execute(self._merges[table.name].insert())
+                self._done(table.name).inserted = done
+                if done != expected:
+                    short.append((table.name, "i"))
+        for table in self._order:
+            expected, changed = surveys[table.name]["updates"], surveys[table.name]["changed"]
+            if expected:
+                done = await self._execute(self._merges[table.name].update(changed))
+                self._done(table.name).updated = done
+                if done != expected:
+                    short.append((table.name, "u"))
+        for table in reversed(self._order):
+            expected = surveys[table.name]["deletes"]
+            if expected:
+                done = await self._execute(self._merges[table.name].delete())
+                self._done(table.name).deleted = done
+                if done != expected:
+                    short.append((table.name, "d"))
+        return short
+
+    async def _survey(self, name: str) -> dict[str, Any]:
+        staging = self._merges[name].staging
+        row = await self._connection.fetchrow(
+            f"""SELECT count(*) FILTER (WHERE s.op = 'i') AS inserts, count(*) FILTER (WHERE s.op = 'u') AS updates,
+                count(*) FILTER (WHERE s.op = 'd') AS deletes,
+                (bit_or(s.changed::bit({len(staging.columns)})) FILTER (WHERE s.op = 'u'))::text AS changed
+                FROM {staging.relation} s WHERE {MINE}""",
+            self._batch.batch,
+        )
+        bits = row["changed"] or ""
+        return {**row, "changed": frozenset(place for place, bit in enumerate(bits) if bit == "1")}
+
+    async def _agree(self, name: str, what: str) -> None:
+        merge = self._merges[name]
+        statements = {"i": merge.agree_inserts, "u": merge.agree_updates, "d": merge.agree_deletes}[what]()
+        for statement in statements:
+            await self._execute(statement)
+
+    # -- closing --------------------------------------------------------------------------------------------------
+
+    async def _hold(self) -> None:
+        if self._batch.replica is None:
+            return
+        touched = 0
+        for merge in self._merges.values():
+            touched += await self._execute(HeldMerge(merge.staging, self._batch.target).hold(), self._batch.replica)
+        await self._connection.execute(
+            "INSERT INTO localstore.replicas AS r (company_id, replica, held_revision, last_contact) "
+            "VALUES ($1, $2, 1, now()) ON CONFLICT (company_id, replica) "
+            "DO UPDATE SET held_revision = r.held_revision + 1, last_contact = now()",
+            self._batch.company_id,
+            self._batch.replica,
+        )
+
+    async def _count(self) -> None:
+        for name, merge in self._merges.items():
+            rows = await self._connection.fetch(
+                f"SELECT s.reason, count(*) FROM {merge.staging.relation} s "
+                f"WHERE s.batch = $1 AND s.reason IS NOT NULL AND s.chunk <> {RELEASES_CHUNK} GROUP BY 1",
+                self._batch.batch,
+            )
+            for row in rows:
+                counts = self._done(name)
+                if row["reason"] == "=":
+                    counts.unchanged += row["count"]
+                else:
+                    field_name = COUNTED[row["reason"]]
+                    setattr(counts, field_name, getattr(counts, field_name) + row["count"])
+
+    async def _close(self) -> None:
+        await self._connection.execute(
+            "INSERT INTO localstore.feed (company_id, target, tbl, batch, origin) VALUES ($1, $2, '', $3, $4)",
+            self._batch.company_id,
+            self._batch.target,
+            self._batch.batch,
+            str(self._batch.replica) if self._batch.replica else None,
+        )
+        await ledger.mark_promoted(self._connection, self._batch.batch, self._outcome.to_json())
+
+    def _done(self, name: str) -> TableCounts:
+        return self._outcome.tables.setdefault(name, TableCounts())
+
+    # -- the plan's digest ------------------------------------------------------------------------------------------
+
+    async def _before_images(self) -> str:
+        """Lock every row of production that the batch touches and return a digest of what they hold."""
+        digest = hashlib.blake2b(digest_size=16)
+        for table in self._order:
+            merge = self._merges[table.name]
+            for op in "udis":
+                await self._connection.fetchval(merge.lock(op), self._batch.batch, self._batch.company_id)
+            text = await self._connection.fetchval(
+                f"""SELECT md5(string_agg(x.image, '' ORDER BY x.ordinal)) FROM (
+                    SELECT s.ordinal, coalesce(md5(t::text), '-') AS image FROM {merge.staging.relation} s
+                    LEFT JOIN {merge.relation} t ON {merge.match} WHERE s.batch = $1) x""",
+                self._batch.batch,
+                self._batch.company_id,
+            )
+            digest.update(f"{table.name}:{text}\n".encode())
+        return digest.hexdigest()
+
+    async def _digest(self, before: str) -> str:
+        """Return a digest over (key, action, before-image) of everything the batch touches."""
+        digest = hashlib.blake2b(before.encode(), digest_size=16)
+        for table in self._order:
+            staging = self._merges[table.name].staging
+            text = await self._connection.fetchval(
+                f"""SELECT md5(string_agg(concat_ws(' ', s.ordinal, s.op, s.reason, {staging.key_text("s")}::text), ','
+                    ORDER BY s.ordinal)) FROM {staging.relation} s WHERE s.batch = $1""",
+                self._batch.batch,
+            )
+            digest.update(f"{table.name}:{text}\n".encode())
+        return digest.hexdigest()
+

@@ -1,0 +1,134 @@
+"""Seal: turn what was captured since the last batch into one immutable bundle, recorded by compare-and-set.
+
+Safe to run twice: a crash before the record leaves a file that nothing names, which the next seal removes; two seals
+of one tenant at once take turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID, uuid4
+
+from localstore.errors import StoreBusy
+from localstore.sqlite import marks
+from localstore.sqlite.database import Database
+from localstore.sqlite.layout import read_catalogue
+from localstore.schema.tables import parents_first
+from sync import batches
+from sync.bundle import BundleWriter, Head, Sealed, now
+from sync.changes import changes, raw_text, snapshot_rows
+from sync.releases import forget, releases
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    sealed: Sealed | None
+    up_to: int
+    open_batches: int
+    snapshots: tuple[int, ...]
+    released_to: int
+
+
+async def seal(database: Database, target: str) -> Sealed | None:
+    """Seal everything committed up to now; None if there is nothing to send."""
+    tenant = database.path.parent
+    async with _alone(tenant):
+        await database.read(lambda connection: _sweep(connection, tenant))
+        async with database.snapshot() as snapshot:
+            written = await snapshot.run(lambda connection: _write(connection, database, tenant / "outbox"))
+        if not await database.write(lambda connection: _record(connection, written, target)):
+            raise StoreBusy(
+                "the tenant's chain changed while it was being sealed",
+                hint="run the command again",
+                tenant=database.identity.company_id,
+            )
+    return written.sealed
+
+
+def _write(connection: sqlite3.Connection, database: Database, outbox: Path) -> _Written:
+    chain = batches.live(connection)
+    last = chain[-1] if chain else None
+    after = last.marks_to if last else 0
+    up_to = max(marks.newest(connection), after)
+    entries = {entry.table.name: entry for entry in read_catalogue(connection)}
+    tables = parents_first(tuple(entry.table for entry in entries.values()))
+    identity = database.identity
+    head = Head(
+        batch=uuid4(),
+        company_id=identity.company_id,
+        replica=UUID(str(identity.replica)),
+        epoch=identity.epoch,
+        seq=last.seq + 1 if last else 1,
+        parent=last.hash if last else None,
+        marks_to=up_to,
+        sealed_at=now(),
+        tables=tables,
+    )
+    due = tuple(entry.id for entry in entries.values() if entry.snapshot_due)
+    released, released_to = releases(connection, {table.name: table for table in tables})
+    writer = BundleWriter(outbox, head)
+    try:
+        with raw_text(connection):
+            for table in tables:
+                entry = entries[table.name]
+                if entry.snapshot_due:
+                    writer.add(table, snapshot_rows(connection, entry))
+                else:
+                    writer.add(table, changes(connection, entry, after, up_to))
+                writer.add(table, released.get(table.name, []))
+        sealed = writer.finish()
+    except BaseException:
+        writer.discard()
+        raise
+    opened = sum(batch.state == "sealed" for batch in chain)
+    return _Written(sealed, up_to, opened, due, released_to)
+
+
+def _record(connection: sqlite3.Connection, written: _Written, target: str) -> bool:
+    if written.sealed is not None:
+        if not batches.record(connection, written.sealed, target):
+            return False
+        connection.executemany(
+            "UPDATE localstore_tables SET snapshot_due = 0 WHERE id = ?", [(table,) for table in written.snapshots]
+        )
+        forget(connection, written.released_to)
+    elif not written.open_batches:
+        # Nothing but spurious marks, which no batch will ever acknowledge.
+        marks.trim(connection, written.up_to)
+    return True
+
+
+def _sweep(connection: sqlite3.Connection, tenant: Path) -> None:
+    """Tidy what a killed command left behind: partial and unrecorded bundles go, acknowledged ones are kept aside."""
+    states = dict(connection.execute("SELECT batch, state FROM localstore_batches"))
+    outbox = tenant / "outbox"
+    for path in outbox.iterdir():
+        if path.suffix == ".partial" or (path.suffix == ".bundle" and path.stem not in states):
+            path.unlink()
+        elif path.suffix == ".bundle" and states[path.stem] == "acknowledged":
+            path.rename(outbox / "kept" / path.name)
+        elif path.suffix == ".bundle" and states[path.stem] == "withdrawn":
+            path.unlink()
+
+
+@asynccontextmanager
+async def _alone(tenant: Path) -> AsyncIterator[None]:
+    """Hold the outbox's lock, so that nobody sweeps a bundle away between its file and its record.
+
+    The lock belongs to the open file, so it ends with the process, however that ends.
+    """
+    outbox = tenant / "outbox"
+    outbox.mkdir(mode=0o700, exist_ok=True)
+    (outbox / "kept").mkdir(mode=0o700, exist_ok=True)
+    descriptor = os.open(outbox / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        await asyncio.to_thread(fcntl.flock, descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
