@@ -1,0 +1,124 @@
+"""What all tests share: a real PostgreSQL of our own, fresh databases and logins on it, the real data where present."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from localstore.postgres.binaries import Binaries, installed, unprivileged_account
+from localstore.postgres.cluster import HOST, SUPERUSER, Cluster
+from localstore.postgres.connect import Server, close, connect
+from localstore.postgres.quoting import quote_identifier, quote_literal
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Nothing in a test's server outlives the run, so nothing has to reach the disk.
+FLEETING = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "60"}
+
+Login = Callable[..., str]
+"""Make a login on the production database: `login(*roles, password=None, superuser=False) -> URL`."""
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Server]:
+    """Run a PostgreSQL of our own until the tests end: 18 unless LOCALSTORE_TEST_POSTGRES says 16 or system."""
+    folder = Path(tempfile.mkdtemp(prefix="localstore-test-"))
+    password = secrets.token_urlsafe(24)
+    cluster = Cluster(folder, _binaries(os.environ.get("LOCALSTORE_TEST_POSTGRES", "18")))
+    # The server's keeper stops it and removes the folder as soon as this lock is gone, even after a SIGKILL.
+    users = os.open(folder / "users.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(users, fcntl.LOCK_SH)
+    try:
+        cluster.create(password, durable=False)
+        port = cluster.start(users=folder / "users.lock", remove=True, settings=FLEETING)
+        yield Server(hosts=(HOST,), ports=(port,), user=SUPERUSER, password=password, database="postgres")
+    finally:
+        cluster.stop(fast=False)
+        os.close(users)
+        _remove(folder)
+
+
+@pytest.fixture
+def production(postgres_server: Server) -> Iterator[str]:
+    """Return the URL of a fresh, empty database, with a superuser's login; it is dropped after the test."""
+    name = f"production_{secrets.token_hex(6)}"
+    run_sql(postgres_server, f"CREATE DATABASE {quote_identifier(name)} TEMPLATE template0")
+    yield postgres_server.with_database(name).url
+    run_sql(postgres_server, f"DROP DATABASE {quote_identifier(name)} WITH (FORCE)")
+
+
+@pytest.fixture
+def login(postgres_server: Server, production: str) -> Iterator[Login]:
+    """Return a function that makes a LOGIN role, a member of the roles named, and returns its URL on `production`."""
+    server = Server.parse(production)
+    made: list[str] = []
+
+    def make(*roles: str, password: str | None = None, superuser: bool = False, name: str | None = None) -> str:
+        name = name or f"login_{secrets.token_hex(6)}"
+        secret = secrets.token_urlsafe(18) if password is None else password
+        kind = "SUPERUSER" if superuser else "NOSUPERUSER"
+        statements = [f"CREATE ROLE {quote_identifier(name)} LOGIN {kind} PASSWORD {quote_literal(secret)}"]
+        statements += [f"GRANT {quote_identifier(role)} TO {quote_identifier(name)}" for role in roles]
+        made.append(name)
+        run_sql(server, *statements)
+        return server.with_login(name, secret).url
+
+    yield make
+    for name in made:
+        run_sql(server, f"DROP OWNED BY {quote_identifier(name)} CASCADE")
+        # Nothing in another database of the run belongs to this login, so the role itself can go.
+        run_sql(postgres_server, f"DROP ROLE {quote_identifier(name)}")
+
+
+@pytest.fixture(scope="session")
+def helpdesk_data() -> Path:
+    """Return the folder of real help-desk data, or skip where this machine has none."""
+    named = os.environ.get("LOCALSTORE_TEST_DATA")
+    root = Path(named) if named else REPOSITORY.parent / "shared" / "data"
+    folder = root if root.name == "helpdesk" else root / "helpdesk"
+    if not folder.is_dir():
+        pytest.skip("no real help-desk data here (LOCALSTORE_TEST_DATA names its folder)")
+    return folder
+
+
+def run_sql(server: Server, *statements: str) -> None:
+    """Run statements one by one on a connection of their own, outside the test's event loop."""
+
+    async def run() -> None:
+        connection: asyncpg.Connection = await connect(server, application_name="localstore tests")
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await close(connection)
+
+    # A thread of its own, because a test that asks for a login runs in an event loop already.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(lambda: asyncio.run(run())).result()
+
+
+def _binaries(version: str) -> Binaries:
+    if version != "system":
+        return installed(int(version))
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: float(path.parts[-3]))
+    if not found:
+        pytest.fail("LOCALSTORE_TEST_POSTGRES=system, but there is no /usr/lib/postgresql/*/bin/postgres")
+    return Binaries(found[-1].parent, unprivileged_account())
+
+
+def _remove(folder: Path) -> None:
+    """Remove the folder together with the keeper, which is at it, too."""
+    deadline = time.monotonic() + 20
+    while folder.exists() and time.monotonic() < deadline:
+        shutil.rmtree(folder, ignore_errors=True)
