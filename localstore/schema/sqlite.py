@@ -124,7 +124,7 @@ def read_shape(connection: sqlite3.Connection, name: str) -> Shape | None:
             column, declared, affinity(declared, strict=strict), bool(required), default, place, hidden in (2, 3)
         )
         for column, declared, required, default, place, hidden in connection.execute(
-            'SELECT name, type, "notnull", dflt_value, pk, hidden FROM pragma_table_xinfo(?)', (name,)
+            'SELECT name, type, "notnull", dflt_value, pk, hidden IN (2, 3) FROM pragma_table_xinfo(?)', (name,)
         )
     )
     indexes = tuple(

@@ -1,0 +1,198 @@
+"""Read what changed: coalesce a table's marks into at most one change a row.
+
+Everything is read inside the caller's snapshot and streamed in key order. Two queries run side by side over the same
+marks in the same order: one has a line for each key with the row as it is now, the other the old values of updated
+columns. SQLite's sorter, which spills to disk, does the grouping, so memory does not grow with the marks.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final, Literal, TypeAlias
+
+from localstore.codec import Text, Value
+from localstore.errors import StoreError
+from localstore.postgres.quoting import quote_identifier
+from localstore.schema.sqlite import Affinity, Shape, read_shape
+from localstore.schema.tables import Table
+from localstore.sqlite.layout import CatalogueEntry
+from localstore.sqlite.marks import DELETE, INSERT, UPDATE, key_terms
+
+Row: TypeAlias = tuple[Value | None, ...]
+
+# Rows in memory at once. A help-desk row may have megabytes, and fetching more at a time is hardly faster.
+FETCH_ROWS: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of one row; all values in SQLite's own storage classes, text undecoded.
+
+    `op` is `i` (new), `u` (changed), `d` (gone) or `s` (a snapshot's row). `row` holds the sent columns of i, u and s.
+    `changed` holds the places of a u's changed columns in `table.sent`. `base` holds what was there before: the whole
+    row for d, the changed places for u. A key with a NULL part names no row for certain: it always comes as i.
+    """
+
+    op: Literal["i", "u", "d", "s"]
+    key: Row
+    row: Row | None
+    changed: tuple[int, ...]
+    base: Row | None
+
+
+@contextmanager
+def undecoded(connection: sqlite3.Connection) -> Iterator[None]:
+    """Let the connection give text as the bytes that are stored, valid UTF-8 or not."""
+    before = connection.text_factory
+    connection.text_factory = Text
+    try:
+        yield
+    finally:
+        connection.text_factory = before
+
+
+def changes(connection: sqlite3.Connection, entry: CatalogueEntry, after: int, up_to: int) -> Iterator[Change]:
+    """Yield the changes of one table from the marks in (after, up_to], in the order of their keys.
+
+    A mark too many is harmless: a row that is as it was gives no change.
+    """
+    table = entry.table
+    queries = _Queries(connection, table)
+    window = (after, up_to, entry.id)
+    olds = _rows(connection, queries.olds, window)
+    parts = len(table.key)
+    for line in _rows(connection, queries.keys, window):
+        key: Row = line[:parts]
+        first_insert, first_delete, updates, present = line[parts : parts + 4]
+        earliest: dict[int, Value | None] = {}
+        for place, old, seq in islice(olds, updates):
+            if first_delete is None or seq < first_delete:
+                earliest.setdefault(queries.sent_place[place], old)
+        if None in key:
+            for row in _rows(connection, queries.with_null, key):
+                yield Change("i", key, row, (), None)
+        elif first_insert is not None and (first_delete is None or first_insert < first_delete):
+            if present:
+                yield Change("i", key, line[parts + 4 :], (), None)
+        elif first_delete is not None:
+            base = list(next(_rows(connection, queries.deleted, (first_delete,))))
+            for place, old in earliest.items():
+                base[place] = old
+            if not present:
+                yield Change("d", key, None, (), tuple(base))
+            else:
+                yield from _update(key, line[parts + 4 :], dict(enumerate(base)))
+        elif present:
+            yield from _update(key, line[parts + 4 :], earliest)
+
+
+def snapshot_rows(connection: sqlite3.Connection, entry: CatalogueEntry) -> Iterator[Change]:
+    """Yield every row of the table, in the order of its key."""
+    table = entry.table
+    places = [column.name for column in table.sent]
+    key_places = [places.index(name) for name in table.key]
+    order = ", ".join(quote_identifier(name) for name in table.key)
+    columns = ", ".join(quote_identifier(name) for name in places)
+    for row in _rows(connection, f"SELECT {columns} FROM main.{quote_identifier(table.name)} ORDER BY {order}", ()):
+        yield Change("s", tuple(row[place] for place in key_places), row, (), None)
+
+
+def _update(key: Row, row: Row, earliest: dict[int, Value | None]) -> Iterator[Change]:
+    changed = tuple(sorted(place for place, old in earliest.items() if not _same(old, row[place])))
+    if changed:
+        base: list[Value | None] = [None] * len(row)
+        for place in changed:
+            base[place] = earliest[place]
+        yield Change("u", key, row, changed, tuple(base))
+
+
+def _same(one: Value | None, other: Value | None) -> bool:
+    """Return whether two values are stored alike; to Python 1 equals 1.0, and text equals the blob of its bytes."""
+    return type(one) is type(other) and one == other
+
+
+def _rows(connection: sqlite3.Connection, statement: str, values: Sequence[Any]) -> Iterator[Any]:
+    """Yield rows with undecoded text; the connection is only changed while it fetches."""
+    cursor = connection.cursor()
+    cursor.row_factory = None
+    try:
+        with undecoded(connection):
+            cursor.execute(statement, values)
+            rows = cursor.fetchmany(FETCH_ROWS)
+        while rows:
+            yield from rows
+            with undecoded(connection):
+                rows = cursor.fetchmany(FETCH_ROWS)
+    finally:
+        cursor.close()
+
+
+class _Queries:
+    """The statements that read one table's changes."""
+
+    def __init__(self, connection: sqlite3.Connection, table: Table) -> None:
+        shape = read_shape(connection, table.name)
+        if shape is None:
+            raise StoreError(f"The file has no table {table.name}.", hint="localstore doctor")
+        self.table = table
+        self.name = f"main.{quote_identifier(table.name)}"
+        sent = [column.name for column in table.sent]
+        self.sent_place = {table.ordinal[name]: place for place, name in enumerate(sent)}
+        columns = ", ".join(f"t.{quote_identifier(name)}" for name in sent)
+        self.keys = self._keys(shape, columns)
+        self.olds = self._olds()
+        olds = ", ".join(f"v{table.ordinal[name]}" for name in sent)
+        self.deleted = f"SELECT {olds} FROM main.localstore_marks WHERE seq = ?"
+        match = " AND ".join(f"t.{quote_identifier(name)} IS ?" for name in table.key)
+        self.with_null = f"SELECT {columns} FROM {self.name} AS t WHERE {match}"
+
+    def _keys(self, shape: Shape, columns: str) -> str:
+        terms = ", ".join(f"{term} AS k{part}" for part, term in enumerate(key_terms(self.table)))
+        parts = range(len(self.table.key))
+        join = " AND ".join(self._join(shape, part) for part in parts)
+        return (
+            f"SELECT {', '.join(f'g.k{part}' for part in parts)}, g.first_insert, g.first_delete, g.updates,"
+            f" t.{quote_identifier(self.table.key[0])} IS NOT NULL, {columns}"
+            f" FROM (SELECT {', '.join(f'k{part}' for part in parts)},"
+            f" min(CASE op WHEN {INSERT} THEN seq END) AS first_insert,"
+            f" min(CASE op WHEN {DELETE} THEN seq END) AS first_delete,"
+            f" sum(op = {UPDATE}) AS updates"
+            f" FROM (SELECT seq, op, {terms} FROM main.localstore_marks WHERE seq > ? AND seq <= ? AND tbl = ?)"
+            f" GROUP BY {_grouping(f'k{part}' for part in parts)}) AS g"
+            f" LEFT JOIN {self.name} AS t ON {join}"
+        )
+
+    def _olds(self) -> str:
+        order = _grouping(f"v{part + 1}" for part in range(len(self.table.key)))
+        return (
+            "SELECT col, v0, seq FROM main.localstore_marks"
+            f" WHERE seq > ? AND seq <= ? AND tbl = ? AND op = {UPDATE} ORDER BY {order}, seq"
+        )
+
+    def _join(self, shape: Shape, part: int) -> str:
+        """Return the test that finds a row by its key as stored, byte by byte, through the key's own index."""
+        name = self.table.key[part]
+        column = f"t.{quote_identifier(name)}"
+        collation = _collation(shape, self.table, name)
+        test = f"{column} = g.k{part} COLLATE {quote_identifier(collation)}"
+        if collation.upper() != "BINARY":
+            test += f" AND {column} = g.k{part} COLLATE BINARY"
+        if shape.by_name[name].affinity is Affinity.BLOB:
+            test += f" AND typeof({column}) = typeof(g.k{part})"
+        return test
+
+
+def _grouping(terms: Iterator[str]) -> str:
+    """Return terms that keep apart what SQLite compares as equal but stores as different: 1 and 1.0."""
+    return ", ".join(f"{term}, typeof({term})" for term in terms)
+
+
+def _collation(shape: Shape, table: Table, name: str) -> str:
+    for index in shape.indexes:
+        if index.unique and index.plain and set(index.columns) == set(table.key):
+            return index.collations[index.columns.index(name)]
+    return "BINARY"
