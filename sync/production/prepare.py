@@ -17,9 +17,13 @@ from sync.sql import sql
 FORMAT: Final = "localstore format 1"
 """The comment on schema localstore: what it holds, for `is_prepared` to compare."""
 
+LOCK_TIMEOUT: Final = "30s"
+"""How long one preparation waits for another."""
+
 _ATTEMPTS: Final = 6
 
-_CONCURRENT: Final = "tuple concurrently updated"
+_CONCURRENT: Final = "tuple concurrently"
+"""Two databases of one cluster changing the same role: the server has no code of its own for it."""
 
 
 async def is_prepared(connection: asyncpg.Connection) -> bool:
@@ -56,6 +60,7 @@ async def prepare(connection: asyncpg.Connection, target: str = "public") -> Non
 
 
 async def _prepare(connection: asyncpg.Connection, target: str) -> None:
+    await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
     await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('localstore:prepare', 0))")
     if not await is_prepared(connection):
         await connection.execute(roles_sql())

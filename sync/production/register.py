@@ -121,12 +121,12 @@ def _repair(target: str, table: Table, production: ProductionTable) -> tuple[str
 
 
 def _staging_grants(target: str, table: Table) -> tuple[str, ...]:
-    """Return the rights on staging: who stages reads nothing back, who promotes changes only its own columns."""
+    """Return the rights on staging: who stages reads nothing back but which chunks are there."""
     staging = staging_relation(target, table)
     return (
         f"REVOKE ALL ON TABLE {staging} FROM PUBLIC",
         f"GRANT INSERT, DELETE, SELECT (batch, chunk) ON TABLE {staging} TO localstore_stager",
-        f"GRANT SELECT, DELETE, UPDATE (reason, detail) ON TABLE {staging} TO localstore_promoter",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE {staging} TO localstore_promoter",
         f"GRANT SELECT ON TABLE {staging} TO localstore_reader",
     )
 
