@@ -1,8 +1,8 @@
 """JSON documents: texts that `jsonb` takes as they are, and the equality that `jsonb` judges by.
 
 Production parses the text itself, so that encoding is finding out whether it would refuse the text or drop a part of
-it. Nearly every document is shown to be sound by a few passes at C speed (`_is_surely_sound`); the rest is parsed, which also
-finds the reason.
+it. Nearly every document is shown to be sound by a few passes at C speed (`_is_surely_sound`); the rest is parsed,
+which also finds the reason.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ WHOLE_DIGITS_MAX: Final = 131_072
 SCALE_MAX: Final = 16_383
 """PostgreSQL's limit after it."""
 
-_HEADER: Final = struct.Struct(">hhHH")
-_SHORT: Final = struct.Struct(">hhHHH")
+_HEADER: Final = struct.Struct(">HhHH")
+_SHORT: Final = struct.Struct(">HhHHH")
 _POSITIVE: Final = 0x0000
 _NEGATIVE: Final = 0x4000
 _GROUP: Final = 10_000

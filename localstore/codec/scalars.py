@@ -174,7 +174,10 @@ def text_of_blob(data: bytes) -> str:
 
 
 def text_of_real(data: bytes) -> str:
-    """Return a float as PostgreSQL writes it: the fewest digits that read back as the same float."""
+    """Return a float in PostgreSQL's notation, with the fewest digits that read back as the same float.
+
+    PostgreSQL itself sometimes writes one digit more; both texts are the same float.
+    """
     value = decode_real(data)
     if value in (float("inf"), float("-inf")):
         return "Infinity" if value > 0 else "-Infinity"
