@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from localstore.errors import PostgresUnavailable
 from localstore.postgres import keeper
 from localstore.postgres.binaries import Account, Binaries, environment, reachable
@@ -101,9 +99,9 @@ class Cluster:
         with `remove`, the whole folder goes with it.
         """
         self._clear_stale_pid()
-        with self.log.open("ab") as log:
-            if log.tell() > _LOG_BYTES_MAX:
-                log.truncate(0)
+        self.log.touch(mode=0o600)
+        if self.log.stat().st_size > _LOG_BYTES_MAX:
+            os.truncate(self.log, 0)
         binaries = reachable(self.binaries, self.folder)
         failure = ""
         for attempt in range(_PORTS_TRIED_MAX):
@@ -122,6 +120,8 @@ class Cluster:
 
     def pid(self) -> int | None:
         """Return the running server's process id, or None. A pid file that outlived its server does not count."""
+        import psutil  # It comes with the wheel.
+
         lines = self._pid_file()
         if not lines:
             return None
