@@ -66,12 +66,19 @@ class ValueDefect(Exception):
 
 
 def storage_class(value: Value) -> str:
-    """Return SQLite's word for how a value is stored, as `typeof()` does."""
+    """Return SQLite's word for how a value is stored, as `typeof()` does.
+
+    Raise TypeError for what a connection with the right `text_factory` never gives, such as a `str`.
+    """
     if isinstance(value, Text):
         return "text"
     if isinstance(value, bytes):
         return "blob"
-    return "integer" if isinstance(value, int) else "real"
+    if isinstance(value, int):
+        return "integer"
+    if isinstance(value, float):
+        return "real"
+    raise TypeError(f"{type(value).__name__} is not what a connection gives whose text_factory is Text")
 
 
 def preview(value: Value | str) -> str:
@@ -113,8 +120,9 @@ def defect(code: DefectCode, message: str, value: Value) -> ValueDefect:
 
 def misplaced(kind: str, value: Value) -> ValueDefect:
     """Build the defect of a value whose storage class its column's kind does not have."""
+    storage = storage_class(value)
     article = "an" if kind[0] in "aeiou" else "a"
-    message = f"{article} {kind} column holds a value that SQLite stores as {storage_class(value)}"
+    message = f"{article} {kind} column holds a value that SQLite stores as {storage}"
     return defect(DefectCode.STORAGE_CLASS, message, value)
 
 
