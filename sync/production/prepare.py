@@ -80,26 +80,47 @@ async def _own_schema(connection: asyncpg.Connection, schema: str) -> None:
 
 
 async def _open_target(connection: asyncpg.Connection, target: str) -> None:
-    schema = quote_identifier(target)
+    """Let the owner make tables in production's schema and applications reach them.
+
+    Asked for again after granting, since a GRANT that may not be given can pass with no more than a warning.
+    """
     await _own_schema(connection, target)
-    owner, may_create, may_use = await connection.fetchrow(
+    schema = quote_identifier(target)
+    wanted = {
+        OWNER: f"GRANT CREATE, USAGE ON SCHEMA {schema} TO {OWNER}",
+        APP: f"GRANT USAGE ON SCHEMA {schema} TO {APP}",
+    }
+    missing = await _without_schema(connection, target)
+    if not missing:
+        return
+    grants = "; ".join(wanted[role] for role in missing)
+    if (
+        await connection.fetchval("SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = $1", target)
+        == OWNER
+    ):
+        async with as_owner(connection):
+            await connection.execute(grants)
+    else:
+        await connection.execute(grants)
+    if await _without_schema(connection, target):
+        raise MissingRights(
+            f"the schema {target!r} belongs to another role, which lets none of ours in",
+            hint=f"let its owner run: {'; '.join(wanted[role] for role in missing)};",
+        )
+
+
+async def _without_schema(connection: asyncpg.Connection, target: str) -> list[str]:
+    """Return which of owner and application cannot do in the schema what they must."""
+    rows = await connection.fetch(
         """
-        SELECT pg_get_userbyid(nspowner),
-            has_schema_privilege($2, oid, 'CREATE'), has_schema_privilege($3, oid, 'USAGE')
-        FROM pg_namespace WHERE nspname = $1
+        SELECT role FROM pg_namespace n, (VALUES ($2, 'CREATE'), ($2, 'USAGE'), ($3, 'USAGE')) needed (role, privilege)
+        WHERE n.nspname = $1 AND NOT has_schema_privilege(role, n.oid, privilege)
         """,
         target,
         OWNER,
         APP,
     )
-    grants = ([] if may_create else [f"GRANT CREATE, USAGE ON SCHEMA {schema} TO {OWNER}"]) + (
-        [] if may_use else [f"GRANT USAGE ON SCHEMA {schema} TO {APP}"]
-    )
-    if owner == OWNER and grants:
-        async with as_owner(connection):
-            await connection.execute("; ".join(grants))
-    elif grants:
-        await connection.execute("; ".join(grants))
+    return sorted({row["role"] for row in rows})
 
 
 async def _refuse_unbound(connection: asyncpg.Connection) -> None:
