@@ -172,7 +172,6 @@ def _device_log(start: datetime, chance: random.Random) -> str:
         moment += timedelta(milliseconds=chance.randint(1, 90_000))
         machine = chance.choice(_MACHINES)
         level = chance.choices(("D", "I", "W", "E"), (6, 8, 2, 1))[0]
-        lines.append(
-            f"{moment:%Y-%m-%dT%H:%M:%SZ} {level}/{machine}\t0x{chance.getrandbits(32):08x} state={chance.randint(0, 7)}"
-        )
+        register = f"0x{chance.getrandbits(32):08x}"
+        lines.append(f"{moment:%Y-%m-%dT%H:%M:%SZ} {level}/{machine}\t{register} state={chance.randint(0, 7)}")
     return "\n".join(lines)
