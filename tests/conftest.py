@@ -26,6 +26,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # Nothing in a test's server outlives the run, so nothing has to reach the disk.
 FLEETING = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "60"}
 
+NO_DATA = "no real help-desk data on this machine (LOCALSTORE_TEST_DATA names its folder)"
+
 Login = Callable[..., str]
 """Make a login on the production database: `login(*roles, password=None, superuser=False) -> URL`."""
 
@@ -88,8 +90,21 @@ def helpdesk_data() -> Path:
     root = Path(named) if named else REPOSITORY.parent / "shared" / "data"
     folder = root if root.name == "helpdesk" else root / "helpdesk"
     if not folder.is_dir():
-        pytest.skip("no real help-desk data here (LOCALSTORE_TEST_DATA names its folder)")
+        pytest.skip(NO_DATA)
     return folder
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run in CI that left a test out: a skipped test claims nothing. Only the real data may be missing."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not os.environ.get("CI") or reporter is None or hasattr(session.config, "workerinput"):
+        return
+    left_out = [report for report in reporter.stats.get("skipped", []) if NO_DATA not in str(report.longrepr)]
+    for report in left_out:
+        reporter.write_line(f"left out, which fails the run in CI: {report.nodeid}", red=True)
+    if left_out and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def run_sql(server: Server, *statements: str) -> None:
