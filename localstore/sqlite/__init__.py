@@ -1,0 +1,1 @@
+"""One tenant's SQLite file: its connections, its writer, its capture."""

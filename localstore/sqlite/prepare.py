@@ -1,0 +1,101 @@
+"""Bring a tenant's file in step with the models: make missing tables, refuse changed ones, keep capture complete."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from localstore.errors import ConfigurationError, StoreError
+from localstore.postgres.quoting import quote_identifier
+from localstore.schema.reflect import table_from_model
+from localstore.schema.tables import Table
+from localstore.sqlite import capture
+from localstore.sqlite.alchemy import borrowed
+
+_PREPARED = "prepared"
+"""The name of the fact which says for which schema and which models a file was looked at last."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models that a store was given, with their tables as values."""
+
+    models: tuple[type[Any], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse two models of one table: the file could only hold one of them."""
+        names = [table.name.lower() for table in self.tables]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConfigurationError(
+                f"two models have the table {twice[0]}", hint="pass only one of them: LocalStore(root, models=[…])"
+            )
+
+    @cached_property
+    def tables(self) -> tuple[Table, ...]:
+        """Return the models' tables."""
+        return tuple(table_from_model(model) for model in self.models)
+
+    @cached_property
+    def digest(self) -> str:
+        """Return what is equal for equal tables."""
+        shapes = "\n".join(sorted(f"{table.name} {table.fingerprint}" for table in self.tables))
+        return hashlib.blake2b(shapes.encode(), digest_size=12).hexdigest()
+
+
+def is_prepared(connection: sqlite3.Connection, models: Models) -> bool:
+    """Return whether the file is as `prepare` left it for these models; costs two small reads."""
+    row = connection.execute("SELECT value FROM localstore_state WHERE name = ?", (_PREPARED,)).fetchone()
+    version, _, digest = str(row[0]).partition(":") if row else ("", "", "")
+    # Without models the catalogue alone counts, whichever models it came from.
+    return version == str(_schema_version(connection)) and (not models.models or digest == models.digest)
+
+
+def prepare(connection: sqlite3.Connection, models: Models) -> None:
+    """Make the models' tables and the triggers of everything tracked, in the caller's transaction.
+
+    A table that lacks a column of its model is a StoreError: columns are added by `localstore schema apply` only.
+    """
+    missing = []
+    for model, table in zip(models.models, models.tables, strict=True):
+        present = _columns(connection, table.name)
+        if not present:
+            missing.append(model.__table__)
+            continue
+        lacking = [column.name for column in table.columns if column.name.lower() not in present]
+        if lacking:
+            raise StoreError(
+                f"the table {table.name} in the file lacks what its model has: {', '.join(lacking)}",
+                hint="localstore schema apply",
+            )
+    _create(connection, missing)
+    capture.install(connection, models.tables)
+    connection.execute(
+        "INSERT OR REPLACE INTO localstore_state (name, value) VALUES (?, ?)",
+        (_PREPARED, f"{_schema_version(connection)}:{models.digest}"),
+    )
+
+
+def _create(connection: sqlite3.Connection, tables: Iterable[Any]) -> None:
+    by_metadata: dict[Any, list[Any]] = {}
+    for table in tables:
+        by_metadata.setdefault(table.metadata, []).append(table)
+    if not by_metadata:
+        return
+    with borrowed(connection) as borrower:
+        for metadata, those in by_metadata.items():
+            metadata.create_all(borrower, tables=those, checkfirst=False)
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    rows = connection.execute(f"PRAGMA table_xinfo({quote_identifier(table)})")
+    return {row[1].lower() for row in rows}
+
+
+def _schema_version(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA schema_version").fetchone()[0]
+    return version

@@ -1,0 +1,121 @@
+"""A tenant: one company's rows in its own file."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from localstore.errors import StoreError
+from localstore.sqlite.database import Database
+from localstore.sqlite.rows import rows_of
+from localstore.sqlite.session import Sessions
+
+M = TypeVar("M")
+
+FIND_LIMIT = 100
+"""A forgotten condition must not read a whole table into memory."""
+
+
+class Tenant:
+    """One company of a store. Usable in `async with`, after `await tenant.open()`, or just so: it opens when needed."""
+
+    def __init__(self, company_id: str, folder: Path, opener: Callable[[], Awaitable[Database]]) -> None:
+        self.company_id = company_id
+        self.folder = folder
+        self._opener = opener
+        self._sessions = Sessions(company_id, self._opened)
+
+    def __repr__(self) -> str:
+        return f"<Tenant {self.company_id}>"
+
+    @property
+    def id(self) -> str:
+        """Return the tenant's id, which is its company's."""
+        return self.company_id
+
+    @property
+    def database(self) -> Database:
+        """Return the tenant's file; raises StoreError before the tenant is open."""
+        if self._database is None:
+            raise StoreError(
+                f"tenant {self.company_id} is not open", hint="await tenant.open() first", tenant=self.company_id
+            )
+        return self._database
+
+    _database: Database | None = None
+
+    async def open(self) -> Tenant:
+        """Open the file, or create it where the store was asked to; a second call does nothing."""
+        await self._opened()
+        return self
+
+    async def __aenter__(self) -> Tenant:
+        """Open the tenant."""
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the file to the store, which closes it with all others or when descriptors run short."""
+
+    async def put(self, row: M) -> M:
+        """Insert the row, or update the one with its key, and return it once that is on the disk.
+
+        A row that is stored already as it is given is not touched. `created_at` and `updated_at` follow by themselves
+        unless they were set by hand. Raises WrongTenant for another tenant's row and InvalidRow for one that SQLite or
+        a constraint refuses.
+        """
+        await self.put_many((row,))
+        return row
+
+    async def put_many(self, rows: Iterable[Any]) -> int:
+        """Put all rows in one transaction, all or none of them, and return how many they were."""
+        listed = list(rows)
+        if not listed:
+            return 0
+        database = await self._opened()
+        await database.write(partial(_put_all, listed, self.company_id))
+        return len(listed)
+
+    async def get(self, model: type[M], key: object) -> M | None:
+        """Return the row with this key (a value, or a tuple of the key's parts without the company), or None."""
+        database = await self._opened()
+        return await database.read(lambda connection: rows_of(model).get(connection, key, self.company_id))
+
+    async def delete(self, model: type[Any], key: object) -> bool:
+        """Delete the row with this key; return whether there was one."""
+        database = await self._opened()
+        return await database.write(lambda connection: rows_of(model).delete(connection, key, self.company_id))
+
+    async def find(self, model: type[M], *where: Any, order_by: Any = None, limit: int | None = FIND_LIMIT) -> list[M]:
+        """Return up to `limit` rows (None: all) for which every condition holds, in the order of `order_by` or the key."""
+        database = await self._opened()
+        return await database.read(lambda connection: rows_of(model).find(connection, where, order_by, limit))
+
+    def session(self, *, readonly: bool = False) -> AsyncSession:
+        """Return an ordinary SQLModel session. Its transaction takes the writer's turn; a read-only one reads beside it."""
+        return self._sessions.open(readonly=readonly)
+
+    def forget(self) -> Database | None:
+        """Let go of the file and return it, for whoever closes it."""
+        database, self._database = self._database, None
+        return database
+
+    async def _opened(self) -> Database:
+        if self._database is None:
+            self._database = await self._opener()
+        return self._database
+
+
+def _put_all(rows: list[Any], company_id: str, connection: Any) -> None:
+    """Write the rows in their order, those of one model that follow one another together."""
+    start = 0
+    for place in range(1, len(rows) + 1):
+        if place == len(rows) or type(rows[place]) is not type(rows[start]):
+            rows_of(type(rows[start])).put(connection, rows[start:place], company_id)
+            start = place
