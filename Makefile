@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "Python 3.11 or newer is needed, and '$(PYTHON)' is none: make setup PYTHON=/path/to/python3" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "'$(PYTHON) -m venv' failed: install your system's venv package, or name another Python" >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-cache-dir --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-cache-dir --no-compile --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: setup
