@@ -17,10 +17,10 @@ from typing import Any, Final, Literal, TypeAlias
 from localstore.codec import Text, Value
 from localstore.errors import StoreError
 from localstore.postgres.quoting import quote_identifier
-from localstore.schema.sqlite import Affinity, Shape, read_shape
+from localstore.schema.sqlite import Shape, read_shape
 from localstore.schema.tables import Table
 from localstore.sqlite.layout import CatalogueEntry
-from localstore.sqlite.marks import DELETE, INSERT, UPDATE, key_terms
+from localstore.sqlite.marks import DELETE, FREE, INSERT, UPDATE, key_terms
 
 Row: TypeAlias = tuple[Value | None, ...]
 
@@ -32,12 +32,13 @@ FETCH_ROWS: Final = 32
 class Change:
     """What became of one row; all values in SQLite's own storage classes, text undecoded.
 
-    `op` is `i` (new), `u` (changed), `d` (gone) or `s` (a snapshot's row). `row` holds the sent columns of i, u and s.
-    `changed` holds the places of a u's changed columns in `table.sent`. `base` holds what was there before: the whole
-    row for d, the changed places for u. A key with a NULL part names no row for certain: it always comes as i.
+    `op` is `i` (new), `u` (changed), `d` (gone) or `s` (a snapshot's row); `r` and `l` release a held row, to be tried
+    again as it is or with what production holds as its base. `row` holds the sent columns of i, u and s. `changed`
+    holds the places of a u's changed columns in `table.sent`. `base` holds what was there before: the whole row for
+    d, the changed places for u. A key with a NULL part names no row for certain: it always comes as i.
     """
 
-    op: Literal["i", "u", "d", "s"]
+    op: Literal["i", "u", "d", "s", "r", "l"]
     key: Row
     row: Row | None
     changed: tuple[int, ...]
@@ -67,17 +68,18 @@ def changes(connection: sqlite3.Connection, entry: CatalogueEntry, after: int, u
     parts = len(table.key)
     for line in _rows(connection, queries.keys, window):
         key: Row = line[:parts]
-        first_insert, first_delete, updates, present = line[parts : parts + 4]
+        first_free, first_delete, updates, balance, present = line[parts : parts + 5]
+        row: Row = line[parts + 5 :]
         earliest: dict[int, Value | None] = {}
         for place, old, seq in islice(olds, updates):
             if first_delete is None or seq < first_delete:
                 earliest.setdefault(queries.sent_place[place], old)
         if None in key:
-            for row in _rows(connection, queries.with_null, key):
-                yield Change("i", key, row, (), None)
-        elif first_insert is not None and (first_delete is None or first_insert < first_delete):
+            for nameless in _rows(connection, queries.with_null, key):
+                yield Change("i", key, nameless, (), None)
+        elif _is_new(first_free, first_delete, balance, present):
             if present:
-                yield Change("i", key, line[parts + 4 :], (), None)
+                yield Change("i", key, row, (), None)
         elif first_delete is not None:
             base = list(next(_rows(connection, queries.deleted, (first_delete,))))
             for place, old in earliest.items():
@@ -85,9 +87,9 @@ def changes(connection: sqlite3.Connection, entry: CatalogueEntry, after: int, u
             if not present:
                 yield Change("d", key, None, (), tuple(base))
             else:
-                yield from _update(key, line[parts + 4 :], dict(enumerate(base)))
+                yield from _update(key, row, dict(enumerate(base)))
         elif present:
-            yield from _update(key, line[parts + 4 :], earliest)
+            yield from _update(key, row, earliest)
 
 
 def snapshot_rows(connection: sqlite3.Connection, entry: CatalogueEntry) -> Iterator[Change]:
@@ -99,6 +101,18 @@ def snapshot_rows(connection: sqlite3.Connection, entry: CatalogueEntry) -> Iter
     columns = ", ".join(quote_identifier(name) for name in places)
     for row in _rows(connection, f"SELECT {columns} FROM main.{quote_identifier(table.name)} ORDER BY {order}", ()):
         yield Change("s", tuple(row[place] for place in key_places), row, (), None)
+
+
+def _is_new(first_free: int | None, first_delete: int | None, balance: int, present: int) -> bool:
+    """Return whether no row had this key before.
+
+    The first mark tells: it saw the key free, or the row that had it. Only an insert mark may come late, when a
+    trigger on the table deletes or replaces the row that was just inserted. Then counting helps: every removal left
+    a delete mark at least, every insert one insert mark, so that a row from before would not leave enough of them.
+    """
+    if first_free is not None and (first_delete is None or first_free < first_delete):
+        return True
+    return first_delete is not None and balance + present <= 0
 
 
 def _update(key: Row, row: Row, earliest: dict[int, Value | None]) -> Iterator[Change]:
@@ -153,14 +167,17 @@ class _Queries:
     def _keys(self, shape: Shape, columns: str) -> str:
         terms = ", ".join(f"{term} AS k{part}" for part, term in enumerate(key_terms(self.table)))
         parts = range(len(self.table.key))
-        join = " AND ".join(self._join(shape, part) for part in parts)
+        places = {name: part for part, name in enumerate(self.table.key)}
+        join = shape.same_row(
+            self.table.key, lambda name: f"t.{quote_identifier(name)}", lambda name: f"g.k{places[name]}"
+        )
         return (
-            f"SELECT {', '.join(f'g.k{part}' for part in parts)}, g.first_insert, g.first_delete, g.updates,"
+            f"SELECT {', '.join(f'g.k{part}' for part in parts)}, g.first_free, g.first_delete, g.updates, g.balance,"
             f" t.{quote_identifier(self.table.key[0])} IS NOT NULL, {columns}"
             f" FROM (SELECT {', '.join(f'k{part}' for part in parts)},"
-            f" min(CASE op WHEN {INSERT} THEN seq END) AS first_insert,"
+            f" min(CASE WHEN op IN ({INSERT}, {FREE}) THEN seq END) AS first_free,"
             f" min(CASE op WHEN {DELETE} THEN seq END) AS first_delete,"
-            f" sum(op = {UPDATE}) AS updates"
+            f" sum(op = {UPDATE}) AS updates, sum(op = {DELETE}) - sum(op = {INSERT}) AS balance"
             f" FROM (SELECT seq, op, {terms} FROM main.localstore_marks WHERE seq > ? AND seq <= ? AND tbl = ?)"
             f" GROUP BY {_grouping(f'k{part}' for part in parts)}) AS g"
             f" LEFT JOIN {self.name} AS t ON {join}"
@@ -173,26 +190,7 @@ class _Queries:
             f" WHERE seq > ? AND seq <= ? AND tbl = ? AND op = {UPDATE} ORDER BY {order}, seq"
         )
 
-    def _join(self, shape: Shape, part: int) -> str:
-        """Return the test that finds a row by its key as stored, byte by byte, through the key's own index."""
-        name = self.table.key[part]
-        column = f"t.{quote_identifier(name)}"
-        collation = _collation(shape, self.table, name)
-        test = f"{column} = g.k{part} COLLATE {quote_identifier(collation)}"
-        if collation.upper() != "BINARY":
-            test += f" AND {column} = g.k{part} COLLATE BINARY"
-        if shape.by_name[name].affinity is Affinity.BLOB:
-            test += f" AND typeof({column}) = typeof(g.k{part})"
-        return test
-
 
 def _grouping(terms: Iterator[str]) -> str:
     """Return terms that keep apart what SQLite compares as equal but stores as different: 1 and 1.0."""
     return ", ".join(f"{term}, typeof({term})" for term in terms)
-
-
-def _collation(shape: Shape, table: Table, name: str) -> str:
-    for index in shape.indexes:
-        if index.unique and index.plain and set(index.columns) == set(table.key):
-            return index.collations[index.columns.index(name)]
-    return "BINARY"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -92,6 +93,27 @@ class Shape:
             return None
         taken = {column.name.lower() for column in self.columns}
         return next((name for name in _ROWID_NAMES if name not in taken), None)
+
+    def same_row(self, key: tuple[str, ...], one: Callable[[str], str], other: Callable[[str], str]) -> str:
+        """Return a test that two rows have one key as stored, byte by byte, such that the key's index serves it.
+
+        `one` gives the expression of a part of the row that is looked for, `other` of the row that is known.
+        """
+        tests: list[str] = []
+        for name in key:
+            collation = self._collation(key, name)
+            tests.append(f"{one(name)} = {other(name)} COLLATE {quote_identifier(collation)}")
+            if collation.upper() != "BINARY":
+                tests.append(f"{one(name)} = {other(name)} COLLATE BINARY")
+            if self.by_name[name].affinity is Affinity.BLOB:
+                tests.append(f"typeof({one(name)}) = typeof({other(name)})")
+        return " AND ".join(tests)
+
+    def _collation(self, key: tuple[str, ...], name: str) -> str:
+        for index in self.indexes:
+            if index.unique and index.plain and set(index.columns) == set(key):
+                return index.collations[index.columns.index(name)]
+        return "BINARY"
 
 
 def affinity(declared: str, *, strict: bool = False) -> Affinity:

@@ -1,4 +1,8 @@
-"""Marks: the captured writes of a tenant's file, how their keys are read, counted and trimmed."""
+"""Marks: the captured writes of a tenant's file, how their keys are read, counted and trimmed.
+
+An insert mark holds the new key, an update mark one column's old value and the key, a delete mark the whole old row,
+and a free mark a key that no row had when another row's key was about to become it.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,13 @@ from localstore.sqlite.layout import read_catalogue
 INSERT: Final = 1
 UPDATE: Final = 2
 DELETE: Final = 3
+FREE: Final = 4
 
 
 def key_terms(table: Table) -> tuple[str, ...]:
     """Return an SQL expression for each part of the key that a mark names, whatever its kind."""
     return tuple(
-        f"CASE op WHEN {INSERT} THEN v{part} WHEN {UPDATE} THEN v{part + 1} ELSE v{table.ordinal[name]} END"
+        f"CASE op WHEN {UPDATE} THEN v{part + 1} WHEN {DELETE} THEN v{table.ordinal[name]} ELSE v{part} END"
         for part, name in enumerate(table.key)
     )
 

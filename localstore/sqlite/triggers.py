@@ -1,18 +1,18 @@
 """The text of the triggers that capture one table's writes as marks.
 
 Marks tell what was there *before*, so all triggers that read it run before the write: another trigger on the table,
-say one that sets `updated_at`, may run first among those after it and would hide the older value. Only an insert mark
-is written after, because a rowid is not known sooner. A mark for a write that then does not happen is harmless.
+say one that sets `updated_at`, may run first among those after it and would hide the older value. Only insert marks
+are written after, because a rowid is not known sooner. A mark for a write that then does not happen is harmless.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from localstore.postgres.quoting import quote_identifier
 from localstore.schema.sqlite import Affinity, Shape, ShapeIndex
 from localstore.schema.tables import Table
-from localstore.sqlite.marks import DELETE, INSERT, UPDATE
+from localstore.sqlite.marks import DELETE, FREE, INSERT, UPDATE
 
 
 def trigger_prefix(table_id: int) -> str:
@@ -40,7 +40,7 @@ class _Writer:
     def write(self) -> dict[str, str]:
         found = dict(
             [
-                self._trigger("insert", "AFTER INSERT", "", [self._insert_mark()]),
+                self._trigger("insert", "AFTER INSERT", "", [self._key_mark(INSERT)]),
                 self._trigger("insert_over", "BEFORE INSERT", "", list(self._victims())),
                 self._trigger("delete", "BEFORE DELETE", "", [f"{self._delete_into} SELECT {self._whole_row('OLD')}"]),
                 self._key_before(),
@@ -77,18 +77,21 @@ class _Writer:
         if self.shape.rowid is not None:
             when += f" OR OLD.{self.shape.rowid} IS NOT NEW.{self.shape.rowid}"
         old = f"{self._delete_into} SELECT {self._whole_row('OLD')} WHERE {self.key_changed}"
+        same = self.shape.same_row(self.table.key, _column_of("r"), _column_of("NEW"))
+        nobody = f"NOT EXISTS (SELECT 1 FROM {self.name} AS r WHERE {same})"
+        free = f"{self._key_mark(FREE)} WHERE ({self.key_changed}) AND {nobody}"
         itself = f" AND r.{self.shape.rowid} IS NOT OLD.{self.shape.rowid}" if self.shape.rowid is not None else ""
-        return self._trigger("key_before", "BEFORE UPDATE", when, [old, *self._victims(itself)])
+        return self._trigger("key_before", "BEFORE UPDATE", when, [old, *self._victims(itself), free])
 
     def _key_after(self) -> tuple[str, str]:
         columns = ", ".join(quote_identifier(column) for column in self.table.key)
         event = "AFTER UPDATE" if self.shape.rowid_alias in self.table.key else f"AFTER UPDATE OF {columns}"
-        return self._trigger("key_after", event, self.key_changed, [self._insert_mark()])
+        return self._trigger("key_after", event, self.key_changed, [self._key_mark(INSERT)])
 
-    def _insert_mark(self) -> str:
+    def _key_mark(self, op: int) -> str:
         targets = ", ".join(f"v{number}" for number in range(len(self.table.key)))
         values = ", ".join(f"NEW.{quote_identifier(column)}" for column in self.table.key)
-        return f"INSERT INTO localstore_marks (tbl, op, {targets}) VALUES ({self.table_id}, {INSERT}, {values})"
+        return f"INSERT INTO localstore_marks (tbl, op, {targets}) SELECT {self.table_id}, {op}, {values}"
 
     @property
     def _delete_into(self) -> str:
@@ -130,3 +133,7 @@ class _Writer:
             # 1 and 1.0 compare equal; only a column without a type stores both as they are.
             test += f" OR typeof({old}) IS NOT typeof({new})"
         return test
+
+
+def _column_of(source: str) -> Callable[[str], str]:
+    return lambda name: f"{source}.{quote_identifier(name)}"
