@@ -25,6 +25,8 @@ _SURE_BYTES_MAX: Final = 32 * 1024 * 1024
 _SURE_DIGITS: Final = b"0" * 15_000
 _SURE_EXPONENT: Final = b"0e0000"
 _SIGNS: Final = b"+-"
+_BACKSLASH: Final = 0x5C
+_COLON: Final = 0x3A
 _NUMBER_SHAPE: Final = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x65 if byte == 0x45 else byte for byte in range(256))
 _LONG_EXPONENT: Final = re.compile(rb"(?:^|[\[,:\s])-?[0-9][0-9.]*+[eE][+-]?[0-9]{4}")
 
@@ -39,9 +41,11 @@ _EXACT_SHAPE: Final = bytes(
 def encode_json(value: Value) -> bytes:
     """Return the document; a number that SQLite's affinity made of a text is the document that it spells."""
     if type(value) is Text:
-        if not _is_surely_sound(value):
-            parse(value)
-        return VERSION + value
+        # The fast parser takes no subclass of bytes.
+        document = bytes(value)
+        if not _is_surely_sound(document):
+            parse(document)
+        return VERSION + document
     if type(value) is int or type(value) is float:
         return VERSION + decode_numeric(encode_numeric(value)).encode()
     raise misplaced("json", value)
@@ -55,13 +59,13 @@ def _is_surely_sound(value: bytes) -> bool:
     """
     if len(value) > _SURE_BYTES_MAX:
         return False
-    if b"\\u" in value and (b"\\u0000" in value or b"\\u003a" in value or b"\\u003A" in value):
+    if _BACKSLASH in value and (b"\\u0000" in value or b"\\u003a" in value or b"\\u003A" in value):
         return False
     try:
         written = orjson.dumps(orjson.loads(value))
     except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return False
-    if written.count(b":") != value.count(b":"):
+    if written.count(_COLON) != value.count(_COLON):
         return False
     shape = value.translate(_NUMBER_SHAPE, _SIGNS)
     if _SURE_EXPONENT in shape and _LONG_EXPONENT.search(value) is not None:
