@@ -1,0 +1,90 @@
+"""An embedded, SQLite-first, offline store for tenants. Names are loaded when they are first used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from localstore.errors import (
+    ConfigurationError,
+    ForeignFile,
+    InvalidIdentifier,
+    InvalidRow,
+    LocalStoreError,
+    MissingRights,
+    NotAStore,
+    PostgresDenied,
+    PostgresError,
+    PostgresUnavailable,
+    StoreBusy,
+    StoreError,
+    TenantExists,
+    TenantNotFound,
+    WrongTenant,
+)
+
+if TYPE_CHECKING:
+    from localstore.columns import DecimalText, JSONText, RawJSON, UtcDateTime, as_text
+    from localstore.config import Settings
+    from localstore.helpdesk import Conversation, KnowledgeArticle, ProcessingProgress, Ticket
+    from localstore.models import TenantModel
+    from localstore.store import LocalStore
+    from localstore.tenant import Tenant
+
+__all__ = [
+    "ConfigurationError",
+    "Conversation",
+    "DecimalText",
+    "ForeignFile",
+    "InvalidIdentifier",
+    "InvalidRow",
+    "JSONText",
+    "KnowledgeArticle",
+    "LocalStore",
+    "LocalStoreError",
+    "MissingRights",
+    "NotAStore",
+    "PostgresDenied",
+    "PostgresError",
+    "PostgresUnavailable",
+    "ProcessingProgress",
+    "RawJSON",
+    "Settings",
+    "StoreBusy",
+    "StoreError",
+    "Tenant",
+    "TenantExists",
+    "TenantModel",
+    "TenantNotFound",
+    "Ticket",
+    "UtcDateTime",
+    "WrongTenant",
+    "as_text",
+]
+
+_LAZY = {
+    "Conversation": "localstore.helpdesk",
+    "DecimalText": "localstore.columns",
+    "JSONText": "localstore.columns",
+    "KnowledgeArticle": "localstore.helpdesk",
+    "LocalStore": "localstore.store",
+    "ProcessingProgress": "localstore.helpdesk",
+    "RawJSON": "localstore.columns",
+    "Settings": "localstore.config",
+    "Tenant": "localstore.tenant",
+    "TenantModel": "localstore.models",
+    "Ticket": "localstore.helpdesk",
+    "UtcDateTime": "localstore.columns",
+    "as_text": "localstore.columns",
+}
+"""What needs SQLAlchemy or pydantic, by the module that defines it: importing them takes most of a second."""
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name at its first use."""
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module 'localstore' has no attribute {name!r}")
+    value = getattr(import_module(module), name)
+    globals()[name] = value
+    return value

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from threading import Lock
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from localstore.config import Settings
 from localstore.errors import NotAStore, StoreError, TenantExists, TenantNotFound
@@ -50,13 +52,14 @@ class LocalStore:
         self._databases: list[Database] = []
         self._lock = Lock()
         self._closed = False
+        self._marked = False
         if self.settings.localstore_descriptors_max is not None:
             registry().descriptors.limit = self.settings.localstore_descriptors_max
 
     def __repr__(self) -> str:
         return f"<LocalStore {str(self.root)!r}>"
 
-    async def __aenter__(self) -> LocalStore:
+    async def __aenter__(self) -> Self:
         """Return the store; tenants open when they are used."""
         return self
 
@@ -97,7 +100,8 @@ class LocalStore:
         if not await in_thread(self._is_store):
             what = "is no store: it holds no tenant" if self.root.exists() else "does not exist"
             raise NotAStore(
-                f"{self.root} {what}", hint=f"`localstore init --data {self.root}`, or name another folder with --data"
+                f"{self.root} {what}",
+                hint=f"`localstore init --data {quote(str(self.root))}`, or name another folder with --data",
             )
 
     async def close(self) -> None:
@@ -130,9 +134,9 @@ class LocalStore:
             if registry().release(database):
                 await database.close()
             raise
-        return self._keep(company_id, database)
+        return self._keep(database)
 
-    def _keep(self, company_id: str, database: Database) -> Database:
+    def _keep(self, database: Database) -> Database:
         """Remember what this store opened; of two tasks that opened a tenant at once, both use the first's."""
         with self._lock:
             if any(database is known for known in self._databases):
@@ -146,15 +150,17 @@ class LocalStore:
     def _acquire(self, company_id: str) -> Database:
         folder = self.root / company_id
         if not self._exists(company_id):
-            try:
+            # Another process may make it in this very moment.
+            with suppress(TenantExists):
                 self._create(company_id, "file")
-            except TenantExists:
-                # Another process made it in this moment.
-                pass
+        elif not self._marked:
+            self._marked = True
+            self._mark()
         tighten_tenant(folder)
         return registry().acquire(folder / FILE_NAME, company_id, self._options)
 
     def _create(self, company_id: str, mode: str) -> None:
+        self._marked = True
         self._mark()
         create_tenant(self.root / company_id, company_id, self._models, mode)
 
@@ -192,6 +198,6 @@ class LocalStore:
     def _not_found(self, company_id: str) -> TenantNotFound:
         return TenantNotFound(
             f"there is no tenant {company_id} in {self.root}",
-            hint=f"`localstore tenants list --data {self.root}` shows the tenants",
+            hint=f"`localstore tenants list --data {quote(str(self.root))}` shows the tenants",
             tenant=company_id,
         )

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -28,6 +28,7 @@ class Tenant:
         self.company_id = company_id
         self.folder = folder
         self._opener = opener
+        self._database: Database | None = None
         self._sessions = Sessions(company_id, self._opened)
 
     def __repr__(self) -> str:
@@ -47,16 +48,15 @@ class Tenant:
             )
         return self._database
 
-    _database: Database | None = None
-
     async def open(self) -> Tenant:
         """Open the file, or create it where the store was asked to; a second call does nothing."""
         await self._opened()
         return self
 
-    async def __aenter__(self) -> Tenant:
+    async def __aenter__(self) -> Self:
         """Open the tenant."""
-        return await self.open()
+        await self._opened()
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -93,12 +93,16 @@ class Tenant:
         return await database.write(lambda connection: rows_of(model).delete(connection, key, self.company_id))
 
     async def find(self, model: type[M], *where: Any, order_by: Any = None, limit: int | None = FIND_LIMIT) -> list[M]:
-        """Return up to `limit` rows (None: all) for which every condition holds, in the order of `order_by` or the key."""
+        """Return up to `limit` rows (None: all) that meet every condition, in the order of `order_by` or the key."""
         database = await self._opened()
         return await database.read(lambda connection: rows_of(model).find(connection, where, order_by, limit))
 
     def session(self, *, readonly: bool = False) -> AsyncSession:
-        """Return an ordinary SQLModel session. Its transaction takes the writer's turn; a read-only one reads beside it."""
+        """Return an ordinary SQLModel session.
+
+        From its first statement to its commit, rollback or close it has the writer's turn, and other writes wait; a
+        read-only session reads beside the writer.
+        """
         return self._sessions.open(readonly=readonly)
 
     def forget(self) -> Database | None:

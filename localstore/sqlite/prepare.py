@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -41,18 +41,15 @@ class Models:
         return tuple(table_from_model(model) for model in self.models)
 
     @cached_property
-    def digest(self) -> str:
-        """Return what is equal for equal tables."""
-        shapes = "\n".join(sorted(f"{table.name} {table.fingerprint}" for table in self.tables))
-        return hashlib.blake2b(shapes.encode(), digest_size=12).hexdigest()
+    def shapes(self) -> frozenset[str]:
+        """Return each table's name and fingerprint."""
+        return frozenset(f"{table.name} {table.fingerprint}" for table in self.tables)
 
 
 def is_prepared(connection: sqlite3.Connection, models: Models) -> bool:
     """Return whether the file is as `prepare` left it for these models; costs two small reads."""
-    row = connection.execute("SELECT value FROM localstore_state WHERE name = ?", (_PREPARED,)).fetchone()
-    version, _, digest = str(row[0]).partition(":") if row else ("", "", "")
-    # Without models the catalogue alone counts, whichever models it came from.
-    return version == str(_schema_version(connection)) and (not models.models or digest == models.digest)
+    version, shapes = _last_prepared(connection)
+    return version == _schema_version(connection) and models.shapes <= shapes
 
 
 def prepare(connection: sqlite3.Connection, models: Models) -> None:
@@ -60,6 +57,9 @@ def prepare(connection: sqlite3.Connection, models: Models) -> None:
 
     A table that lacks a column of its model is a StoreError: columns are added by `localstore schema apply` only.
     """
+    version, shapes = _last_prepared(connection)
+    if version != _schema_version(connection):
+        shapes = frozenset()
     missing = []
     for model, table in zip(models.models, models.tables, strict=True):
         present = _columns(connection, table.name)
@@ -74,10 +74,18 @@ def prepare(connection: sqlite3.Connection, models: Models) -> None:
             )
     _create(connection, missing)
     capture.install(connection, models.tables)
+    fact = {"schema": _schema_version(connection), "tables": sorted(shapes | models.shapes)}
     connection.execute(
-        "INSERT OR REPLACE INTO localstore_state (name, value) VALUES (?, ?)",
-        (_PREPARED, f"{_schema_version(connection)}:{models.digest}"),
+        "INSERT OR REPLACE INTO localstore_state (name, value) VALUES (?, ?)", (_PREPARED, json.dumps(fact))
     )
+
+
+def _last_prepared(connection: sqlite3.Connection) -> tuple[int | None, frozenset[str]]:
+    row = connection.execute("SELECT value FROM localstore_state WHERE name = ?", (_PREPARED,)).fetchone()
+    if row is None:
+        return None, frozenset()
+    fact = json.loads(row[0])
+    return fact["schema"], frozenset(fact["tables"])
 
 
 def _create(connection: sqlite3.Connection, tables: Iterable[Any]) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 from uuid import UUID
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Uuid, inspect, select
 from sqlalchemy.dialects import sqlite
@@ -267,18 +268,23 @@ class Rows(Generic[M]):
     def _unreadable(self, reason: object) -> InvalidRow:
         return InvalidRow(
             f"a row of {self.table.name} cannot be read: {reason}",
-            hint="correct the value with the sqlite3 shell; `localstore sync quarantine list` shows what production refuses",
+            hint="correct the value with the sqlite3 shell",
         )
 
 
-@cache
 def rows_of(model: type[M]) -> Rows[M]:
     """Return the statements of a model, built once."""
-    if not hasattr(model, "__table__"):
-        raise ConfigurationError(
-            f"{getattr(model, '__name__', model)} has no table", hint="declare the model with table=True"
-        )
-    return Rows(model)
+    known: Rows[M] | None = _known.get(model)
+    if known is None:
+        if not hasattr(model, "__table__"):
+            raise ConfigurationError(
+                f"{getattr(model, '__name__', model)} has no table", hint="declare the model with table=True"
+            )
+        known = _known[model] = Rows(model)
+    return known
+
+
+_known: WeakKeyDictionary[type[Any], Rows[Any]] = WeakKeyDictionary()
 
 
 def _filler(default: Any) -> Callable[[], Any] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import cached_property, partial
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -200,7 +200,7 @@ class DriverCursor:
         self._fetched: list[Any] = []
         self._exhausted = True
 
-    async def __aenter__(self) -> DriverCursor:
+    async def __aenter__(self) -> Self:
         """Return the cursor."""
         return self
 

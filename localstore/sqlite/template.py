@@ -44,13 +44,9 @@ def create_tenant(folder: Path, company_id: str, models: Models, mode: str = "fi
         _sync(folder)
 
 
+@lru_cache(maxsize=16)
 def template(models: Models) -> bytes:
     """Return the bytes of a file that has all tables and no identity."""
-    return _template(models.digest, models)
-
-
-@lru_cache(maxsize=16)
-def _template(_digest: str, models: Models) -> bytes:
     with tempfile.TemporaryDirectory(prefix="localstore-") as folder:
         path = Path(folder) / FILE_NAME
         connection = sqlite3.connect(path, isolation_level=None)
