@@ -43,8 +43,7 @@ async def register(connection: asyncpg.Connection, target: str, tables: Sequence
         return
     async with connection.transaction():
         login = await connection.fetchval("SELECT current_user")
-        async with owner_needed(login, f"make tables in schema {target!r}"), as_owner(connection):
-            await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+        async with owner_needed(login, f"make tables in schema {target!r}"), as_owner(connection, LOCK_TIMEOUT):
             await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('localstore:register', 0))")
             await _register(connection, target, parents_first(tuple(tables)))
 

@@ -12,15 +12,15 @@ from localstore.postgres.policies import OWNER, PROMOTER, READER, STAGER, grant_
 
 
 @asynccontextmanager
-async def as_owner(connection: asyncpg.Connection) -> AsyncIterator[None]:
-    """Run statements as localstore_owner inside the caller's transaction, then as whoever it was before.
+async def as_owner(connection: asyncpg.Connection, lock_timeout: str = "30s") -> AsyncIterator[None]:
+    """Run statements as localstore_owner inside the caller's transaction, with a limit on waiting for locks.
 
-    After an error the role is left to the transaction's rollback.
+    Role and limit are the caller's again afterwards; after an error that is left to the transaction's rollback.
     """
-    before = await connection.fetchval("SELECT current_setting('role')")
-    await connection.execute(f"SET LOCAL ROLE {OWNER}")
+    role, limit = await connection.fetchrow("SELECT current_setting('role'), current_setting('lock_timeout')")
+    await connection.execute(f"SET LOCAL ROLE {OWNER}; SET LOCAL lock_timeout = '{lock_timeout}'")
     yield
-    await connection.execute("SELECT set_config('role', $1, true)", before)
+    await connection.execute("SELECT set_config('role', $1, true), set_config('lock_timeout', $2, true)", role, limit)
 
 
 @asynccontextmanager

@@ -38,7 +38,7 @@ async def database_owner(superuser: asyncpg.Connection, login: Login) -> AsyncIt
     """
     aside = [row[0] for row in await superuser.fetch("SELECT rolname FROM pg_roles WHERE rolname = ANY ($1)", ROLES)]
     url = login()
-    user = quote_identifier(Server.parse(url).user)
+    user = quote_identifier(Server.parse(url).user or "")
     database = await superuser.fetchval("SELECT current_database()")
     await superuser.execute("; ".join(f"ALTER ROLE {role} RENAME TO aside_{role}" for role in aside))
     await superuser.execute(f"ALTER ROLE {user} CREATEROLE; ALTER DATABASE {database} OWNER TO {user}")
