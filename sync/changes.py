@@ -8,7 +8,7 @@ columns. SQLite's sorter, which spills to disk, does the grouping, so memory doe
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -71,7 +71,9 @@ def changes(connection: sqlite3.Connection, entry: CatalogueEntry, after: int, u
         first_free, first_delete, updates, balance, present = line[parts : parts + 5]
         row: Row = line[parts + 5 :]
         earliest: dict[int, Value | None] = {}
-        for place, old, seq in islice(olds, updates):
+        for place, old, seq, *marked in islice(olds, updates):
+            if tuple(marked) != key:
+                raise AssertionError("the marks of a table were read in two orders")
             if first_delete is None or seq < first_delete:
                 earliest.setdefault(queries.sent_place[place], old)
         if None in key:
@@ -184,13 +186,13 @@ class _Queries:
         )
 
     def _olds(self) -> str:
-        order = _grouping(f"v{part + 1}" for part in range(len(self.table.key)))
+        key = [f"v{part + 1}" for part in range(len(self.table.key))]
         return (
-            "SELECT col, v0, seq FROM main.localstore_marks"
-            f" WHERE seq > ? AND seq <= ? AND tbl = ? AND op = {UPDATE} ORDER BY {order}, seq"
+            f"SELECT col, v0, seq, {', '.join(key)} FROM main.localstore_marks"
+            f" WHERE seq > ? AND seq <= ? AND tbl = ? AND op = {UPDATE} ORDER BY {_grouping(key)}, seq"
         )
 
 
-def _grouping(terms: Iterator[str]) -> str:
+def _grouping(terms: Iterable[str]) -> str:
     """Return terms that keep apart what SQLite compares as equal but stores as different: 1 and 1.0."""
     return ", ".join(f"{term}, typeof({term})" for term in terms)

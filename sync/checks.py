@@ -154,7 +154,9 @@ class Checks:
             going = f"AND NOT EXISTS ({self._leaving(merge, 'p', [parent for _, parent in known])})"
             arriving = f"AND NOT EXISTS ({self._arriving(merge, [(f'f.f{place}', parent) for place, parent in known])})"
         parent_name = self._plain(key.parent)
-        company = f"p.{quote_identifier(key.parent_columns[0])} = $2 AND " if len(key.child_columns) > len(known) else ""
+        company = (
+            f"p.{quote_identifier(key.parent_columns[0])} = $2 AND " if len(key.child_columns) > len(known) else ""
+        )
         waits_for = (
             f"concat_ws('/', {quote_literal(parent_name)}::text, "
             + ", ".join(f"s.n{place}::text" for place, _ in known)

@@ -8,7 +8,8 @@ LocalStoreError
     │   ├── UnknownSchema         production's table has another shape than the tenant's
     │   │   └── UnsupportedTable  production cannot hold such a table at all
     │   ├── NotPrepared           the database was never prepared for sync
-    │   ├── TooManyDeletes        a batch deletes more rows of a table than is allowed unasked
+    │   ├── HeldRows          a batch has rows that production cannot take, and none were to be held
+│   ├── TooManyDeletes        a batch deletes more rows of a table than is allowed unasked
     │   └── BatchWithdrawn        the batch was given up; its changes travel in a later one
     ├── StalePlan                 production moved since the plan was made
     ├── BatchNotFound             production's ledger knows no such batch
@@ -63,6 +64,12 @@ class NotPrepared(SyncRefused):
     """Raised when the database was never prepared for sync."""
 
     code = "not_prepared"
+
+
+class HeldRows(SyncRefused):
+    """Raised when a batch has rows that production cannot take and was to be given up rather than hold them."""
+
+    code = "held_rows"
 
 
 class TooManyDeletes(SyncRefused):

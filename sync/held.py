@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from uuid import UUID
 
 import asyncpg
 
 from localstore.postgres.quoting import quote_literal
+from sync.ledger import Entry
 from sync.staging import Staging
 
 RELEASES_CHUNK = -1
@@ -81,8 +83,8 @@ class HeldMerge:
                 SELECT 1 FROM {self.staging.relation} o WHERE o.batch = $1 AND o.op NOT IN ('r', 'l') AND {other})"""
 
     def _compose(self) -> str:
-        op = """CASE WHEN s.op IN ('r', 'l') THEN h.op WHEN s.op = 's' THEN 's'
-            WHEN h.op = 'i' THEN 'i' WHEN h.op = 'u' THEN s.op WHEN s.op = 'i' THEN 'u' ELSE 'd' END"""
+        op = """CASE WHEN s.op IN ('r', 'l') THEN h.op::text WHEN s.op = 's' THEN 's'
+            WHEN h.op = 'i' THEN 'i' WHEN h.op = 'u' THEN s.op::text WHEN s.op = 'i' THEN 'u' ELSE 'd' END"""
         fixed = {*self.staging.key_places, *(set(range(len(self.staging.columns))) - set(self.staging.value_places))}
         sets = [f'op = ({op})::"char"']
         bits = []
@@ -98,9 +100,7 @@ class HeldMerge:
                 f"n{place} = CASE WHEN {ours} THEN s.n{place} WHEN h.value ? {name} "
                 f"THEN (h.value ->> {name})::{kind} END"
             )
-            sets.append(
-                f"b{place} = CASE WHEN h.base ? {name} THEN (h.base ->> {name})::{kind} ELSE s.b{place} END"
-            )
+            sets.append(f"b{place} = CASE WHEN h.base ? {name} THEN (h.base ->> {name})::{kind} ELSE s.b{place} END")
             bits.append(f"CASE WHEN {ours} OR coalesce(h.value ? {name}, false) THEN B'1' ELSE B'0' END")
         sets.append(f"changed = CASE WHEN ({op}) = 'u' THEN ({' || '.join(bits)})::bit varying END")
         ours_names = f"""ARRAY(SELECT c.name FROM unnest({self._names}) WITH ORDINALITY AS c(name, at)
@@ -108,8 +108,8 @@ class HeldMerge:
         sets.append(
             f"""defect = NULLIF(jsonb_build_object(
                 'n', (coalesce(h.defects -> 'n', '{{}}') - {ours_names}) || coalesce(s.defect -> 'n', '{{}}'),
-                'b', coalesce(s.defect -> 'b', '{{}}')
-                     - ARRAY(SELECT jsonb_object_keys(coalesce(h.base, '{{}}')))), '{{"n": {{}}, "b": {{}}}}')"""
+                'b', CASE WHEN ({op}) = 'i' THEN '{{}}' ELSE coalesce(s.defect -> 'b', '{{}}')
+                     - ARRAY(SELECT jsonb_object_keys(coalesce(h.base, '{{}}'))) END), '{{"n": {{}}, "b": {{}}}}')"""
         )
         sets.append(
             """reason = CASE WHEN h.op = 'i' AND s.op = 'd' THEN '='
@@ -139,6 +139,38 @@ class HeldMerge:
                 s.detail ->> 'waits_for', coalesce((s.detail ->> 'batch')::uuid, $1), s.ordinal,
                 coalesce((s.detail ->> 'since')::timestamptz, now())
             FROM {self.staging.relation} s WHERE s.batch = $1 AND s.reason <> '='"""
+
+    async def take_back(self, connection: asyncpg.Connection, inverse: UUID, undone: Entry) -> None:
+        """Hold for their replica the changes that a promoted inverse batch took back, composed with what is held."""
+        table = self.staging.table
+        op = "CASE s.op::text WHEN 'd' THEN 'i' WHEN 'i' THEN 'd' ELSE 'u' END"
+        await connection.execute(
+            f"""
+            WITH old AS (
+                DELETE FROM localstore.held h USING {self.staging.relation} s
+                WHERE s.batch = $1 AND s.reason IS NULL AND {self._held} AND h.key = {self._key}
+                RETURNING h.key, h.op, h.base, h.value
+            ), taken AS (
+                SELECT {self._key} AS key, {op} AS op, s.ordinal,
+                    CASE WHEN s.op <> 'd' THEN {self.object("n")} END AS base,
+                    CASE WHEN s.op <> 'i' THEN {self.object("b")} END AS value
+                FROM {self.staging.relation} s WHERE s.batch = $1 AND s.reason IS NULL
+            )
+            INSERT INTO localstore.held (company_id, replica, target, tbl, key, op, fingerprint, base, value, reason,
+                detail, batch, ordinal)
+            SELECT $2, $3, {quote_literal(self.target)}, {quote_literal(table.name)}, t.key,
+                (CASE WHEN o.op IS NULL THEN t.op WHEN t.op = 'i' THEN 'i' WHEN t.op = 'd' THEN 'u'
+                    ELSE o.op::text END)::"char",
+                {quote_literal(table.fingerprint)}, coalesce(o.base, '{{}}') || t.base,
+                CASE WHEN o.op IS DISTINCT FROM 'd' THEN coalesce(t.value, '{{}}') || coalesce(o.value, '{{}}') END,
+                'rolled_back', 'taken back by ' || $1::text, $4, t.ordinal
+            FROM taken t LEFT JOIN old o ON o.key = t.key
+            WHERE NOT (t.op = 'i' AND o.op IS NOT DISTINCT FROM 'd')""",
+            inverse,
+            undone.company_id,
+            undone.replica,
+            undone.batch,
+        )
 
     def object(self, prefix: str) -> str:
         """Return a staged row's values (`n`) or bases (`b`) as one object; of an update only the changed columns."""

@@ -243,9 +243,7 @@ class Merge:
                     FROM {self.relation} t WHERE {moved} AND ({" OR ".join(tests.values())})"""
             )
         if bases:
-            statements.append(
-                f"UPDATE {self.staging.relation} s SET {bases} FROM {self.relation} t WHERE {moved}"
-            )
+            statements.append(f"UPDATE {self.staging.relation} s SET {bases} FROM {self.relation} t WHERE {moved}")
         return statements
 
     def settle_snapshot(self, quiet: str) -> list[str]:
@@ -282,8 +280,10 @@ class Merge:
             for place in values
         ]
         changed = self.bits(
-            lambda place: f"{touched(place)} AND "
-            + self.differ(self.theirs(place), self.merged(place, base_known=base_known), place)
+            lambda place: (
+                f"{touched(place)} AND "
+                + self.differ(self.theirs(place), self.merged(place, base_known=base_known), place)
+            )
         )
         return f"""UPDATE {self.staging.relation} s SET {", ".join([f"op = 'u', changed = {changed}", *sets])}
             FROM {self.relation} t WHERE {rows}"""

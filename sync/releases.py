@@ -8,9 +8,9 @@ from uuid import UUID
 
 import orjson
 
-from localstore.codec import decode_text
-from localstore.schema.tables import Table
-from sync.changes import Change, Value, stored
+from localstore.codec import Text, Value, decode_text
+from localstore.schema.tables import Kind, Table
+from sync.changes import Change, Row
 
 RETRY = "retry"
 LOCAL = "local"
@@ -47,9 +47,7 @@ def releases(connection: sqlite3.Connection, tables: Mapping[str, Table]) -> tup
         parts = dict(zip(table.key_parts, orjson.loads(key), strict=True))
         (company,) = connection.execute("SELECT company_id FROM localstore_identity").fetchone()
         parts[table.company] = company
-        values: tuple[Value, ...] = tuple(
-            stored(decode_text(table.by_name[column].kind, parts[column])) for column in table.key
-        )
+        values: Row = tuple(_stored(table.by_name[column].kind, parts[column]) for column in table.key)
         found.setdefault(name, []).append(
             Change(
                 op="l" if action == LOCAL else "r",
@@ -60,6 +58,12 @@ def releases(connection: sqlite3.Connection, tables: Mapping[str, Table]) -> tup
             )
         )
     return found, last
+
+
+def _stored(kind: Kind, text: str) -> Value:
+    """Return a key part, given in production's text form, as SQLite stores it."""
+    value = decode_text(kind, text)
+    return Text(value.encode()) if isinstance(value, str) else value
 
 
 def forget(connection: sqlite3.Connection, up_to: int) -> None:

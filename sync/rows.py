@@ -43,6 +43,10 @@ def bit_mask(places: Sequence[int], count: int) -> bytes:
     return _length(count) + bytes(bits)
 
 
+def _shown(value: Value | None) -> str:
+    return "NULL" if value is None else preview(value)
+
+
 class RowEncoder:
     """Encode the changes of one table; `encode` gives None where nothing of a change is left in production's types."""
 
@@ -72,7 +76,7 @@ class RowEncoder:
     def _start(self, chunk: int, ordinal: int, op: str) -> bytes:
         return _head(self._fields, 16, self._batch, 4, chunk) + _ordinal(8, ordinal) + _op[op]
 
-    def _plain(self, row: Sequence[Value]) -> list[bytes] | None:
+    def _plain(self, row: Sequence[Value | None]) -> list[bytes] | None:
         """Encode a whole new row; None if anything about it needs a closer look."""
         fields: list[bytes] = []
         append = fields.append
@@ -105,7 +109,8 @@ class RowEncoder:
                 if place not in self._key:
                     new[place] = self._value(place, change.row[place], "n", defects)
         elif change.op == "u":
-            assert change.row is not None and change.base is not None
+            assert change.row is not None
+            assert change.base is not None
             for place in change.changed:
                 new[place] = self._value(place, change.row[place], "n", defects)
                 base[place] = self._value(place, change.base[place], "b", defects)
@@ -136,7 +141,7 @@ class RowEncoder:
         return any(self._columns[place].name in side for place in self._key)
 
     def _value(
-        self, place: int, value: Value, side: str, defects: dict[str, dict[str, dict[str, str]]], *, key: bool = False
+        self, place: int, value: Value | None, side: str, defects: dict[str, dict[str, dict[str, str]]], *, key: bool = False
     ) -> bytes | None:
         name = self._columns[place].name
         if value is None and not key:
@@ -146,7 +151,7 @@ class RowEncoder:
                 raise ValueDefect("null_key", "a key part is NULL", "NULL")
             data = self._encoders[place](value)
             if place == self._company_at and data != self._company:
-                raise ValueDefect("wrong_company", "the row names another company than its tenant", preview(value))
+                raise ValueDefect("wrong_company", "the row names another company than its tenant", _shown(value))
         except ValueDefect as defect:
             defects.setdefault(side, {})[name] = {
                 "code": defect.code,
@@ -156,11 +161,8 @@ class RowEncoder:
             return None
         return data
 
-    def _key_text(self, key: Sequence[Value]) -> bytes:
+    def _key_text(self, key: Sequence[Value | None]) -> bytes:
         """Return the key's parts as a readable, escaped `text[]`, for rows whose real key production cannot hold."""
         places = [place for place in self._key if place in self._key_parts]
-        parts = [preview(key[self._key.index(place)]).encode() for place in places]
+        parts = [_shown(key[self._key.index(place)]).encode() for place in places]
         return struct.pack(">iiiii", 1, 0, 25, len(parts), 1) + b"".join(_field(part) for part in parts)
-
-
-

@@ -5,13 +5,19 @@ A staged row is a fixed head, then the new value of every sent column (`n0`, `n1
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import asyncpg
+
+from localstore.postgres.policies import PROMOTER
 from localstore.postgres.quoting import quote_identifier
 from localstore.schema.postgres import COPIED_COLUMNS, production_name
 from localstore.schema.tables import Column, Table
 from localstore.schema.types import production_type
+from sync.ledger import Entry
+from sync.production.registry import Registered
 
 
 @dataclass(frozen=True)
@@ -68,3 +74,13 @@ class Staging:
     def key_text(self, alias: str, prefix: str = "n") -> str:
         """Return the key's parts as a text array read from staged columns."""
         return "ARRAY[" + ", ".join(f"{alias}.{prefix}{place}::text" for place in self.key_places) + "]::text[]"
+
+
+async def sweep(connection: asyncpg.Connection, entry: Entry, known: Mapping[tuple[str, str], Registered]) -> None:
+    """Remove a promoted or withdrawn batch's staged rows; the ledger says that they are no longer needed."""
+    async with connection.transaction():
+        await connection.execute(f"SET LOCAL ROLE {quote_identifier(PROMOTER)}")
+        for shape in entry.manifest["fingerprints"].items():
+            if shape in known:
+                await connection.execute(f"DELETE FROM {known[shape].staging} WHERE batch = $1", entry.batch)
+        await connection.execute("DELETE FROM localstore.chunks WHERE batch = $1", entry.batch)

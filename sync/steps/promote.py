@@ -23,15 +23,15 @@ from localstore.postgres.quoting import quote_identifier
 from localstore.schema.tables import Table, parents_first
 from sync import held, ledger
 from sync.checks import Checks
-from sync.errors import PromotionFailed, TooManyDeletes, UnknownSchema
+from sync.errors import HeldRows, PromotionFailed, TooManyDeletes, UnknownSchema
 from sync.held import RELEASES_CHUNK, HeldMerge
 from sync.merge import MINE, Merge
 from sync.production import Registered, describe_all
 from sync.staging import Staging
-from sync.steps.culprits import find_culprit
+from sync.steps.culprits import REFUSED, hold_culprit
 
 ATTEMPTS_MAX = 25
-"""Each attempt settles every row that production was seen to move under; more than this is a production that never rests."""
+"""Each attempt settles every row that production was seen to move under; more is a production that never rests."""
 DELETES_ALWAYS_ALLOWED = 1_000
 DELETES_SHARE = 0.2
 LOCK_TIMEOUT_MILLISECONDS = 30_000
@@ -69,6 +69,7 @@ class Outcome:
     batch: UUID
     tables: dict[str, TableCounts] = field(default_factory=dict)
     digest: str | None = None
+    held: int = 0
 
     def to_json(self) -> dict[str, dict[str, int]]:
         """Return the counts by table."""
@@ -77,17 +78,27 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`allow_deletes`: rows a table and batch (None: the greater of 1,000 and a fifth). `digest`: lock and fingerprint what is touched."""
+    """How to promote.
+
+    `allow_deletes` is a number of rows a table and batch (None: the greater of 1,000 and a fifth). `abort` gives the
+    batch up rather than hold a row. `digest` locks and fingerprints what is touched.
+    """
 
     allow_deletes: int | None = None
+    abort: bool = False
     digest: bool = False
+
+
+async def lock_company(connection: asyncpg.Connection, company: str) -> None:
+    """Wait until no other promotion of the company runs, and keep others out until the transaction ends."""
+    await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('localstore/' || $1, 0))", company)
 
 
 @asynccontextmanager
 async def promotion(connection: asyncpg.Connection, company: str) -> AsyncIterator[None]:
     """Open the transaction in which a company's batches are promoted, alone and bound to the company by its role."""
     async with connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('localstore/' || $1, 0))", company)
+        await lock_company(connection, company)
         await session_settings(connection)
         await connection.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MILLISECONDS}")
         await connection.execute(f"SET LOCAL ROLE {quote_identifier(PROMOTER)}")
@@ -213,9 +224,7 @@ class Promotion:
         replica = self._batch.replica
         if replica is None:
             return
-        with_held = await held.tables_with_held(
-            self._connection, self._batch.company_id, replica, self._batch.target
-        )
+        with_held = await held.tables_with_held(self._connection, self._batch.company_id, replica, self._batch.target)
         for name, merge in self._merges.items():
             if name in with_held:
                 for statement in HeldMerge(merge.staging, self._batch.target).statements():
@@ -239,7 +248,7 @@ class Promotion:
     # -- merging --------------------------------------------------------------------------------------------------
 
     async def _merge_until_settled(self) -> None:
-        refused: str | None = None
+        refused, last_refusal = False, ""
         for _ in range(ATTEMPTS_MAX):
             await self._check()
             savepoint = self._connection.transaction()
@@ -248,18 +257,13 @@ class Promotion:
                 short = await self._merge()
                 if not short:
                     await self._connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
-            except (
-                asyncpg.IntegrityConstraintViolationError,
-                asyncpg.DataError,
-                asyncpg.RaiseError,
-                asyncpg.SyntaxOrAccessError,
-            ) as error:
+            except REFUSED as error:
                 await savepoint.rollback()
-                if isinstance(error, asyncpg.InsufficientPrivilegeError):
-                    raise
-                if refused == (refused := f"{type(error).__name__}: {error.args[0] if error.args else ''}"):
-                    await find_culprit(self._connection, self._batch, self._order, self._merges, self._merge)
-                    refused = None
+                # The first refusal may be somebody else's write in between; a second time it is a row of ours.
+                if refused:
+                    await hold_culprit(self._connection, self._batch, self._order, self._merges, self._merge)
+                refused = not refused
+                last_refusal = error.message
                 continue
             if not short:
                 await savepoint.commit()
@@ -268,8 +272,9 @@ class Promotion:
             for name, what in short:
                 await self._agree(name, what)
         raise PromotionFailed(
-            f"production kept changing under batch {self._batch.batch}; nothing was promoted",
-            hint="run the command again",
+            f"batch {self._batch.batch} did not settle in {ATTEMPTS_MAX} attempts; nothing was promoted"
+            + (f" (production said: {last_refusal})" if last_refusal else ""),
+            hint="run the command again; if production refuses many rows, mend the trigger or constraint it names",
             tenant=self._batch.company_id,
         )
 
@@ -359,9 +364,18 @@ class Promotion:
     async def _hold(self) -> None:
         if self._batch.replica is None:
             return
-        touched = 0
+        held_now = 0
         for merge in self._merges.values():
-            touched += await self._execute(HeldMerge(merge.staging, self._batch.target).hold(), self._batch.replica)
+            held_now += await self._execute(HeldMerge(merge.staging, self._batch.target).hold(), self._batch.replica)
+        if held_now and self._options.abort:
+            raise HeldRows(
+                f"batch {self._batch.batch} has {held_now} rows that production cannot take; nothing was promoted",
+                hint="localstore sync push --promote --on-error hold",
+                tenant=self._batch.company_id,
+            )
+        self._outcome.held = await self._connection.fetchval(
+            "SELECT count(*) FROM localstore.held WHERE company_id = $1", self._batch.company_id
+        )
         await self._connection.execute(
             "INSERT INTO localstore.replicas AS r (company_id, replica, held_revision, last_contact) "
             "VALUES ($1, $2, 1, now()) ON CONFLICT (company_id, replica) "
@@ -429,4 +443,3 @@ class Promotion:
             )
             digest.update(f"{table.name}:{text}\n".encode())
         return digest.hexdigest()
-

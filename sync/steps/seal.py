@@ -17,14 +17,15 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from localstore.errors import StoreBusy
+from localstore.schema.tables import parents_first
 from localstore.sqlite import marks
 from localstore.sqlite.database import Database
 from localstore.sqlite.layout import read_catalogue
-from localstore.schema.tables import parents_first
 from sync import batches
 from sync.bundle import BundleWriter, Head, Sealed, now
-from sync.changes import changes, raw_text, snapshot_rows
+from sync.changes import changes, snapshot_rows
 from sync.releases import forget, releases
+
 
 @dataclass(frozen=True, slots=True)
 class _Written:
@@ -74,14 +75,13 @@ def _write(connection: sqlite3.Connection, database: Database, outbox: Path) -> 
     released, released_to = releases(connection, {table.name: table for table in tables})
     writer = BundleWriter(outbox, head)
     try:
-        with raw_text(connection):
-            for table in tables:
-                entry = entries[table.name]
-                if entry.snapshot_due:
-                    writer.add(table, snapshot_rows(connection, entry))
-                else:
-                    writer.add(table, changes(connection, entry, after, up_to))
-                writer.add(table, released.get(table.name, []))
+        for table in tables:
+            entry = entries[table.name]
+            if entry.snapshot_due:
+                writer.add(table, snapshot_rows(connection, entry))
+            else:
+                writer.add(table, changes(connection, entry, after, up_to))
+            writer.add(table, released.get(table.name, []))
         sealed = writer.finish()
     except BaseException:
         writer.discard()

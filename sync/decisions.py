@@ -1,0 +1,172 @@
+"""What a tenant decides about its held rows: `engine.conflicts` and `engine.quarantine`.
+
+Every decision is a write to the tenant's file, so it works offline; the next push carries it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import orjson
+
+from localstore.codec import Bindable, decode_text
+from localstore.errors import ConfigurationError, InvalidRow, StoreError
+from localstore.postgres.quoting import quote_identifier
+from localstore.schema.tables import Table
+from sync.listing import CONFLICTS, QUARANTINE, held_in_file, of_reasons
+from sync.releases import LOCAL, RETRY, release
+from sync.results import HeldItem
+
+if TYPE_CHECKING:
+    from sync.engine import SyncEngine
+
+Side = Literal["local", "production"]
+Work: TypeAlias = Callable[[sqlite3.Connection, HeldItem, Table], None]
+
+
+class _Held:
+    """The held rows of some reasons."""
+
+    def __init__(self, engine: SyncEngine, reasons: Sequence[str]) -> None:
+        self._engine = engine
+        self._reasons = reasons
+
+    async def list(self, tenants: Sequence[str] | None = None) -> list[HeldItem]:
+        """Return the held rows, from production if the engine has one, else from the tenants' files."""
+        return of_reasons(await self._engine.held(tenants), self._reasons)
+
+    async def show(self, address: str, tenants: Sequence[str] | None = None) -> HeldItem:
+        """Return one held row by its address."""
+        found = [item for item in await self.list(tenants) if item.address == address]
+        if not found:
+            raise StoreError(f"no held row {address}", hint=self._list_command)
+        return found[0]
+
+    @property
+    def _list_command(self) -> str:
+        name = "conflicts" if tuple(self._reasons) == CONFLICTS else "quarantine"
+        return f"localstore sync {name} list"
+
+    async def _decide(self, address: str, tenants: Sequence[str] | None, work: Work) -> HeldItem:
+        """Run `work` on the held row in the file of the one tenant that has it."""
+        for tenant in await self._engine.tenants(tenants):
+            async with self._engine.database(tenant) as database:
+                tables = {table.name: table for table in database.tables}
+
+                def decide(
+                    connection: sqlite3.Connection, tenant: str = tenant, tables: dict[str, Table] = tables
+                ) -> HeldItem | None:
+                    for item in of_reasons(held_in_file(connection, tenant, tables), self._reasons):
+                        if item.address == address:
+                            work(connection, item, tables[item.table])
+                            return item
+                    return None
+
+                decided = await database.write(decide)
+                if decided is not None:
+                    return decided
+        raise StoreError(f"no held row {address}", hint=self._list_command)
+
+
+class Conflicts(_Held):
+    """Rows that both sides changed."""
+
+    def __init__(self, engine: SyncEngine) -> None:
+        super().__init__(engine, CONFLICTS)
+
+    async def resolve(self, address: str, use: Side, tenants: Sequence[str] | None = None) -> HeldItem:
+        """Decide that our values or production's win, for the whole row; the next push carries it."""
+        work = _use_local if use == "local" else _use_production
+        return await self._decide(address, tenants, work)
+
+
+class Quarantine(_Held):
+    """Rows whose value or place production could not take."""
+
+    def __init__(self, engine: SyncEngine) -> None:
+        super().__init__(engine, (*QUARANTINE, "rolled_back"))
+
+    async def fix(self, address: str, column: str, value: str | None, tenants: Sequence[str] | None = None) -> HeldItem:
+        """Set a column of the held row; the next push tries the row again."""
+
+        def work(connection: sqlite3.Connection, item: HeldItem, table: Table) -> None:
+            if column not in table.by_name:
+                raise ConfigurationError(
+                    f"{table.name} has no column {column}", hint=f"one of: {', '.join(table.by_name)}"
+                )
+            _set(connection, item, table, {column: value})
+
+        return await self._decide(address, tenants, work)
+
+    async def retry(self, address: str, tenants: Sequence[str] | None = None) -> HeldItem:
+        """Try the held row again, as it is, with the next push."""
+        return await self._decide(address, tenants, _retry)
+
+    async def discard(self, address: str, tenants: Sequence[str] | None = None) -> HeldItem:
+        """Give up the held change: the local row becomes what production is known to have."""
+        return await self._decide(address, tenants, _discard)
+
+
+def _retry(connection: sqlite3.Connection, item: HeldItem, table: Table) -> None:
+    release(connection, [_stored_key(item)], RETRY)
+
+
+def _use_local(connection: sqlite3.Connection, item: HeldItem, table: Table) -> None:
+    release(connection, [_stored_key(item)], LOCAL)
+
+
+def _use_production(connection: sqlite3.Connection, item: HeldItem, table: Table) -> None:
+    if item.production is None:
+        _delete(connection, item, table)
+    else:
+        _set(connection, item, table, item.production)
+    release(connection, [_stored_key(item)], RETRY)
+
+
+def _discard(connection: sqlite3.Connection, item: HeldItem, table: Table) -> None:
+    if item.base is None:
+        _delete(connection, item, table)
+    elif item.local is None:
+        columns = {name: _value(table, name, text) for name, text in item.base.items()}
+        names = ", ".join(quote_identifier(name) for name in columns)
+        marks = ", ".join("?" for _ in columns)
+        connection.execute(
+            f"INSERT INTO {quote_identifier(table.name)} ({names}) VALUES ({marks})", list(columns.values())
+        )
+    else:
+        _set(connection, item, table, item.base)
+    release(connection, [_stored_key(item)], RETRY)
+
+
+def _stored_key(item: HeldItem) -> tuple[str, str]:
+    return item.table, orjson.dumps(list(item.key.values())).decode()
+
+
+def _value(table: Table, name: str, text: str | None) -> Bindable | None:
+    return None if text is None else decode_text(table.by_name[name].kind, text)
+
+
+def _where(connection: sqlite3.Connection, item: HeldItem, table: Table) -> tuple[str, list[Bindable | None]]:
+    values = [item.tenant if name == table.company else _value(table, name, item.key[name]) for name in table.key]
+    return " AND ".join(f"{quote_identifier(name)} = ?" for name in table.key), values
+
+
+def _set(connection: sqlite3.Connection, item: HeldItem, table: Table, columns: Mapping[str, str | None]) -> None:
+    where, key = _where(connection, item, table)
+    sets = ", ".join(f"{quote_identifier(name)} = ?" for name in columns)
+    values = [_value(table, name, text) for name, text in columns.items()]
+    done = connection.execute(f"UPDATE {quote_identifier(table.name)} SET {sets} WHERE {where}", [*values, *key])
+    if done.rowcount != 1:
+        raise InvalidRow(
+            f"the tenant's file has no row {item.address} by that key",
+            hint="change the row with the sqlite3 shell or your application, then push again",
+            tenant=item.tenant,
+            row=item.address,
+        )
+
+
+def _delete(connection: sqlite3.Connection, item: HeldItem, table: Table) -> None:
+    where, key = _where(connection, item, table)
+    connection.execute(f"DELETE FROM {quote_identifier(table.name)} WHERE {where}", key)

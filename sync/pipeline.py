@@ -1,0 +1,143 @@
+"""The whole story of a push, and of the plan and the promotion that may follow it elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+
+from localstore.sqlite.database import Database
+from sync import batches, ledger
+from sync.batches import LocalBatch
+from sync.bundle import Bundle, Sealed
+from sync.errors import NotPrepared, PromotionFailed, StalePlan
+from sync.production import is_prepared, prepare, register, registered, require_rights
+from sync.staging import sweep
+from sync.steps.acknowledge import acknowledge
+from sync.steps.promote import Options, Outcome, promote, promotion
+from sync.steps.seal import seal
+from sync.steps.stage import stage
+
+
+async def open_production(connection: asyncpg.Connection, target: str, *, prepare_it: bool) -> None:
+    """Make an unprepared database ready, as `sync init` does, and check that the login may do what follows."""
+    if not await is_prepared(connection):
+        if not prepare_it:
+            raise NotPrepared("the database was never prepared for sync", hint="localstore sync init --to URL")
+        await prepare(connection, target)
+    await require_rights(connection)
+
+
+async def send(connection: asyncpg.Connection, database: Database, target: str) -> tuple[UUID, ...]:
+    """Seal what is pending and stage all that production lacks; return the batches that were staged."""
+    await acknowledge(connection, database)
+    await seal(database, target)
+    unstaged = (await acknowledge(connection, database)).unstaged
+    for batch in unstaged:
+        sealed = _sealed(database, batch)
+        await register(connection, target, sealed.head.tables)
+        await stage(connection, sealed, target)
+    return tuple(batch.batch for batch in unstaged)
+
+
+async def promote_staged(
+    connection: asyncpg.Connection, company: str, target: str, options: Options, *, only: UUID | None = None
+) -> list[Outcome]:
+    """Promote a company's staged batches in the order of their chain, each in a transaction of its own."""
+    known = await registered(connection, target)
+    outcomes = []
+    for entry in await ledger.staged(connection, company, target):
+        async with promotion(connection, company):
+            locked = await ledger.entry(connection, entry.batch, lock=True)
+            if locked is None or locked.state != ledger.STAGED:
+                continue
+            outcome = await promote(connection, locked, known, options)
+        await _confirm(connection, entry)
+        await sweep(connection, entry, known)
+        outcomes.append(outcome)
+        if entry.batch == only:
+            break
+    return outcomes
+
+
+async def promote_planned(
+    connection: asyncpg.Connection, company: str, target: str, options: Options, planned: Sequence[tuple[UUID, str]]
+) -> list[Outcome]:
+    """Promote the batches of a plan in one transaction, if production is still as the plan saw it.
+
+    Raises StalePlan, with nothing changed, when it is not.
+    """
+    known = await registered(connection, target)
+    outcomes: list[Outcome] = []
+    entries = []
+    states = await ledger.states(connection, [batch for batch, _ in planned])
+    if all(states.get(batch) == ledger.PROMOTED for batch, _ in planned):
+        # Done already: by an earlier run of the same command, or by this one, whose answer was lost.
+        return outcomes
+    async with promotion(connection, company):
+        for batch, digest in planned:
+            entry = await ledger.entry(connection, batch, lock=True)
+            if entry is None or entry.state != ledger.STAGED:
+                raise StalePlan(
+                    f"batch {batch} of the plan is {entry.state if entry else 'unknown'} by now",
+                    hint="localstore sync plan --out FILE makes a new plan",
+                    tenant=company,
+                )
+            outcome = await promote(connection, entry, known, options)
+            if outcome.digest != digest:
+                raise StalePlan(
+                    f"production changed rows of {company} that batch {batch} touches since the plan was made; "
+                    "nothing was promoted",
+                    hint="localstore sync plan --out FILE makes a new plan",
+                    tenant=company,
+                )
+            entries.append(entry)
+            outcomes.append(outcome)
+    for entry in entries:
+        await _confirm(connection, entry)
+        await sweep(connection, entry, known)
+    return outcomes
+
+
+async def try_staged(connection: asyncpg.Connection, company: str, target: str, options: Options) -> list[Outcome]:
+    """Promote a company's staged batches and roll everything back: what a plan is."""
+    known = await registered(connection, target)
+    outcomes = []
+    try:
+        async with promotion(connection, company):
+            for entry in await ledger.staged(connection, company, target):
+                outcomes.append(await promote(connection, entry, known, options))
+            raise _Undone
+    except _Undone:
+        return outcomes
+
+
+class _Undone(Exception):
+    """Ends a plan's transaction."""
+
+
+async def _confirm(connection: asyncpg.Connection, entry: ledger.Entry) -> None:
+    """Ask the ledger whether the promotion took effect: a COMMIT can be answered by a rollback without an error."""
+    found = await ledger.states(connection, [entry.batch])
+    if found.get(entry.batch) not in ledger.IN_EFFECT:
+        raise PromotionFailed(
+            f"production rolled batch {entry.batch} back at COMMIT",
+            hint="run the command again",
+            tenant=entry.company_id,
+        )
+
+
+def _sealed(database: Database, batch: LocalBatch) -> Sealed:
+    path = _bundle(database.path.parent, batch.batch)
+    bundle = Bundle(path)
+    bundle.check(batch.hash)
+    tail = bundle.tail()
+    return Sealed(bundle.head(), path, batch.hash, tail["chunks"], tail["counts"])
+
+
+def _bundle(tenant: Path, batch: UUID) -> Path:
+    """Return where a batch's bundle is: among the open ones, or, when production was restored, among the kept."""
+    path = batches.bundle_path(tenant, batch)
+    return path if path.exists() else batches.kept_path(tenant, batch)

@@ -1,0 +1,95 @@
+"""Acknowledge: learn from the ledger what became of this replica's batches, and bring the tenant's file up to it.
+
+Every contact with production begins and ends here. Nothing is assumed: marks are trimmed only for batches that the
+ledger has in effect. Safe to run any number of times.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+
+from localstore.sqlite.database import Database
+from sync import batches, ledger
+from sync.batches import LocalBatch
+from sync.errors import ForkError, StaleFile
+from sync.mirror import mirror_held
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """Where a replica stands: `unstaged` are its batches that the ledger does not have yet, oldest first."""
+
+    unstaged: tuple[LocalBatch, ...]
+    acknowledged: tuple[UUID, ...]
+
+
+async def acknowledge(connection: asyncpg.Connection, database: Database) -> Contact:
+    """Compare chains with production and take over what it says.
+
+    Raises StaleFile when production knows later batches than the file, ForkError when they tell two histories.
+    """
+    identity = database.identity
+    replica = UUID(str(identity.replica))
+    local = await database.read(batches.live)
+    remote = await ledger.chain(connection, identity.company_id, replica, identity.epoch)
+    states = {entry.batch: entry.state for entry in remote}
+    _compare(identity.company_id, local, remote)
+    given_up = await _given_up(connection, [batch for batch in local if batch.batch not in states])
+    if given_up is not None:
+        await database.write(lambda write: batches.withdraw(write, given_up))
+        local = await database.read(batches.live)
+    done = tuple(
+        batch.batch for batch in local if batch.state == "sealed" and states.get(batch.batch) in ledger.IN_EFFECT
+    )
+    if done:
+        await database.write(lambda write: _acknowledge_all(write, done))
+        for batch in done:
+            keep(database.path.parent, batch)
+    await mirror_held(connection, database)
+    return Contact(tuple(batch for batch in local if batch.batch not in states), done)
+
+
+def _acknowledge_all(connection: sqlite3.Connection, done: tuple[UUID, ...]) -> None:
+    for batch in done:
+        batches.acknowledge(connection, batch)
+
+
+def keep(tenant: Path, batch: UUID) -> None:
+    """Move an acknowledged batch's bundle aside, where it can be sent again should production be restored."""
+    kept = batches.kept_path(tenant, batch)
+    kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):
+        batches.bundle_path(tenant, batch).rename(kept)
+
+
+def _compare(company: str, local: list[LocalBatch], remote: list[ledger.Entry]) -> None:
+    """Raise unless one chain continues the other, the file's being the longer one."""
+    mine = {batch.seq: batch.hash for batch in local}
+    for entry in remote:
+        if entry.seq is None or mine.get(entry.seq) == entry.hash:
+            continue
+        if entry.seq > max(mine, default=0):
+            raise StaleFile(
+                f"production has batch {entry.seq} of this replica, the tenant's file only {max(mine, default=0)}: "
+                "the file was restored or copied from an older one; nothing was changed",
+                hint=f"localstore sync rebase --tenant {company}",
+                tenant=company,
+            )
+        raise ForkError(
+            f"batch {entry.seq} of this replica is another one in production than in the tenant's file; "
+            "nothing was changed",
+            hint=f"localstore sync rebase --tenant {company}",
+            tenant=company,
+        )
+
+
+async def _given_up(connection: asyncpg.Connection, unknown: list[LocalBatch]) -> UUID | None:
+    """Return the first of the batches that somebody withdrew in production."""
+    found = await ledger.states(connection, [batch.batch for batch in unknown if batch.state == "sealed"])
+    return next((batch.batch for batch in unknown if found.get(batch.batch) == ledger.WITHDRAWN), None)
