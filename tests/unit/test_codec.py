@@ -265,7 +265,8 @@ def test_V35_a_seventh_digit_is_quarantined() -> None:
         '{"a":1,"a":2}',
         '{"a":1,"\\u0061":1}',
         '[{"b":{"a":[],"c":0,"a":":"}}]',
-        '{"a:":"\\u003a","a:":1}',
+        '{"a":1,"a":"\\u003a"}',
+        '{"a":1,"a":"\\u003A"}',
         '{"":1,"":1}',
     ],
 )
@@ -459,6 +460,26 @@ def test_NULL_is_equal_to_NULL_only() -> None:
         assert not equal(kind, b"", None)
     assert equality(Kind.TEXT)(b"a", b"a")
     assert not equality(Kind.TEXT)(b"a", b"b")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("0.1", "0.1000000000000000055"),
+        ('{"a":18446744073709551616}', '{"a":18446744073709551617}'),
+        ("[\t1.234567890123456789 ]", "[\t1.234567890123456788 ]"),
+        ("1234567890123456e5", "1234567890123457e5"),
+        ("0.123456789012345678e1", "0.123456789012345679e1"),
+        ('{"a":-1.0E-330}', '{"a":-2.0E-330}'),
+        ("[1]", "[true]"),
+        ('{"a":null}', "{}"),
+    ],
+)
+def test_V40_documents_that_differ_beyond_a_float_are_not_equal(one: str, other: str) -> None:
+    """Numbers are compared digit by digit where a float would make them alike, and are no booleans."""
+    a, b = encoder(Kind.JSON)(text(one)), encoder(Kind.JSON)(text(other))
+    assert not equal(Kind.JSON, a, b)
+    assert equal(Kind.JSON, a, b"\x01 " + a[1:])
 
 
 @pytest.mark.parametrize(
