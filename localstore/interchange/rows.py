@@ -113,11 +113,15 @@ def texts_of(
 
 
 def differ(a: Any, b: Any) -> bool:
-    """Return whether two values would be stored differently, JSON's spacing aside."""
-    if isinstance(a, (dict, list, bool)) or isinstance(b, (dict, list, bool)):
-        # Python takes True for 1 and 1 for 1.0; as JSON they differ.
-        return a is not b and (a is None or b is None or dump_json(a) != dump_json(b))
-    return bool(a != b)
+    """Return whether two values mean something else; of JSON, the order of members and the spacing mean nothing."""
+    match a, b:
+        case (dict(), dict()):
+            return a.keys() != b.keys() or any(differ(a[name], b[name]) for name in a)
+        case (list(), list()):
+            return len(a) != len(b) or any(map(differ, a, b))
+        case _:
+            # Python takes True for 1; as JSON they differ.
+            return bool(a != b or isinstance(a, bool) is not isinstance(b, bool))
 
 
 def _encode(kind: Kind, name: str, value: Any) -> Any:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from localstore.interchange.mapping import (
     EDITED,
@@ -285,3 +288,37 @@ def test_saved_state_of_processing_is_read() -> None:
         True,
         {"k": [1]},
     )
+
+
+KEYS = st.sampled_from(
+    "id key fields summary description description_text subject title status priority requester reporter responder "
+    "assignee creator users tags labels custom_fields conversations comments comment author user_id author_id name "
+    "displayName email body content attachments created_at updated_at created updated incoming private source via "
+    "channel type text attrs item_id processing_status is_processed processed_data total_items localstore_edited".split()
+)
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(codec=None))
+    | st.sampled_from(["Ana <a@example.com>", "2024-01-31T00:00:00+0000", "\ud800", "doc", "paragraph", "\0"])
+)
+ANYTHING = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5), max_leaves=25
+)
+
+
+@given(payload=st.dictionaries(KEYS, ANYTHING, max_size=8), platform=st.sampled_from(["freshdesk", "jira", "crm"]))
+def test_any_json_object_is_accepted(payload: dict[str, Any], platform: str) -> None:
+    """No object, however strange, stops an import, and what is read from it can be stored as UTF-8."""
+    mapped = map_ticket(payload, platform)
+    found = [mapped.columns, map_article(payload), map_progress(payload), *mapped.conversations.values()]
+    found.append({"summary": map_summary(payload, "stem").summary} if "item_id" not in payload else {})
+    for columns in found:
+        for value in columns.values():
+            if isinstance(value, datetime):
+                assert value.tzinfo is UTC
+            else:
+                json.dumps(value, ensure_ascii=False).encode()
+    assert all(name.isprintable() and name for name in mapped.conversations)
