@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import sys
@@ -13,6 +14,7 @@ from urllib.parse import quote
 
 import asyncpg
 
+from localstore.errors import ConfigurationError
 from localstore.postgres.failures import is_connection_error, is_retryable, sqlstate, translate
 from localstore.postgres.server import Server
 
@@ -133,6 +135,7 @@ def _tls_dsn(server: Server) -> str | None:
 
 def _verifying_context(server: Server) -> ssl.SSLContext | None:
     """Return what checks the server's certificate and name, or None where the URL or the place asks for less."""
+    _check_certificate_files(server)
     mode = server.ssl_mode or ("prefer" if server.is_local else "verify-full")
     if mode != "verify-full" or all(host.startswith("/") for host in server.hosts):
         return None
@@ -150,6 +153,20 @@ def _verifying_context(server: Server) -> ssl.SSLContext | None:
         context.load_verify_locations(cafile=options["sslcrl"])
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
     return context
+
+
+def _check_certificate_files(server: Server) -> None:
+    """Name a certificate file that cannot be read; the driver's error looks like that of a missing socket."""
+    for name, value in server.tls_options.items():
+        if (
+            name in ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+            and value != "system"
+            and not os.access(value, os.R_OK)
+        ):
+            raise ConfigurationError(
+                f"{server.redacted}: the certificate file of {name} cannot be read: {value}",
+                hint=f"correct {name} in the database URL",
+            )
 
 
 def _watch_peer(connection: asyncpg.Connection) -> None:
