@@ -70,12 +70,7 @@ def changes(connection: sqlite3.Connection, entry: CatalogueEntry, after: int, u
         key: Row = line[:parts]
         first_free, first_delete, updates, balance, present = line[parts : parts + 5]
         row: Row = line[parts + 5 :]
-        earliest: dict[int, Value | None] = {}
-        for place, old, seq, *marked in islice(olds, updates):
-            if tuple(marked) != key:
-                raise AssertionError("the marks of a table were read in two orders")
-            if first_delete is None or seq < first_delete:
-                earliest.setdefault(queries.sent_place[place], old)
+        earliest = _earliest(islice(olds, updates), key, first_delete)
         if None in key:
             for nameless in _rows(connection, queries.with_null, key):
                 yield Change("i", key, nameless, (), None)
@@ -84,14 +79,14 @@ def changes(connection: sqlite3.Connection, entry: CatalogueEntry, after: int, u
                 yield Change("i", key, row, (), None)
         elif first_delete is not None:
             base = list(next(_rows(connection, queries.deleted, (first_delete,))))
-            for place, old in earliest.items():
-                base[place] = old
+            for ordinal, old in earliest.items():
+                base[queries.sent_place[ordinal]] = old
             if not present:
                 yield Change("d", key, None, (), tuple(base))
             else:
                 yield from _update(key, row, dict(enumerate(base)))
         elif present:
-            yield from _update(key, row, earliest)
+            yield from _update(key, row, {queries.sent_place[ordinal]: old for ordinal, old in earliest.items()})
 
 
 def snapshot_rows(connection: sqlite3.Connection, entry: CatalogueEntry) -> Iterator[Change]:
@@ -103,6 +98,17 @@ def snapshot_rows(connection: sqlite3.Connection, entry: CatalogueEntry) -> Iter
     columns = ", ".join(quote_identifier(name) for name in places)
     for row in _rows(connection, f"SELECT {columns} FROM main.{quote_identifier(table.name)} ORDER BY {order}", ()):
         yield Change("s", tuple(row[place] for place in key_places), row, (), None)
+
+
+def _earliest(olds: Iterable[Any], key: Row, first_delete: int | None) -> dict[int, Value | None]:
+    """Return the earliest old value of each updated column; a delete mark tells all that comes after it."""
+    earliest: dict[int, Value | None] = {}
+    for ordinal, old, seq, *marked in olds:
+        if tuple(marked) != key:
+            raise AssertionError("the marks of a table were read in two orders")
+        if first_delete is None or seq < first_delete:
+            earliest.setdefault(ordinal, old)
+    return earliest
 
 
 def _is_new(first_free: int | None, first_delete: int | None, balance: int, present: int) -> bool:

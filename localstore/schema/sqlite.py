@@ -143,9 +143,9 @@ def read_shape(connection: sqlite3.Connection, name: str) -> Shape | None:
     without_rowid, strict = bool(listed[0]), bool(listed[1])
     columns = tuple(
         ShapeColumn(
-            column, declared, affinity(declared, strict=strict), bool(required), default, place, hidden in (2, 3)
+            column, declared, affinity(declared, strict=strict), bool(required), default, place, bool(generated)
         )
-        for column, declared, required, default, place, hidden in connection.execute(
+        for column, declared, required, default, place, generated in connection.execute(
             'SELECT name, type, "notnull", dflt_value, pk, hidden IN (2, 3) FROM pragma_table_xinfo(?)', (name,)
         )
     )

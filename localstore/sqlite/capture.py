@@ -18,11 +18,12 @@ from localstore.sqlite.layout import CatalogueEntry, read_catalogue
 from localstore.sqlite.marks import width
 from localstore.sqlite.triggers import trigger_prefix, triggers
 
-# Raised with every change of a trigger's text, so that files which an older version has checked are checked again.
+# Raised with every change of a trigger's text: files of an older version then get the new triggers, and are not said
+# to have a gap as long as they hold the triggers that the older version made.
 CAPTURE_FORMAT: Final = 1
 
-# SQLite allows 2,000 columns; a mark has four of its own and holds a whole row.
-MARKED_COLUMNS_MAX: Final = 1990
+# SQLite allows 2,000 columns; a mark holds a whole row and has columns of its own, and so has the query that reads it.
+MARKED_COLUMNS_MAX: Final = 1900
 
 _CHECKED: Final = "capture_checked"
 _OURS: Final = "localstore_"
@@ -43,7 +44,7 @@ def install(connection: sqlite3.Connection, tables: Sequence[Table]) -> list[str
     last time. A table with a gap, and one that already has rows when it is tracked first, is due for a snapshot.
     Columns that the file has beyond the definition are tracked, too. Running it twice changes nothing.
     """
-    if _checked(connection) == _fingerprint(connection, tables):
+    if _state(connection, _CHECKED) == _fingerprint(connection, tables):
         return []
     gaps: list[str] = []
     with _savepoint(connection):
@@ -52,8 +53,7 @@ def install(connection: sqlite3.Connection, tables: Sequence[Table]) -> list[str
         for name, table in wanted.items():
             if _track(connection, table, known.get(name)):
                 gaps.append(name)
-        state = (_CHECKED, _fingerprint(connection, tables))
-        connection.execute("INSERT OR REPLACE INTO localstore_state (name, value) VALUES (?, ?)", state)
+        _set_state(connection, _CHECKED, _fingerprint(connection, tables))
     return gaps
 
 
@@ -118,6 +118,7 @@ def _track(connection: sqlite3.Connection, table: Table, known: CatalogueEntry |
             connection.execute(f"DROP TRIGGER {quote_identifier(name)}")
         for statement in expected.values():
             connection.execute(statement)
+    _set_state(connection, f"capture_{table_id}", _seal_of(expected))
     return bool(gaps)
 
 
@@ -135,8 +136,8 @@ def _gaps(connection: sqlite3.Connection, entry: CatalogueEntry, shape: Shape | 
             held = f"SELECT 1 FROM main.{quote_identifier(shape.name)} WHERE {name} IS NOT NULL LIMIT 1"
             if connection.execute(held).fetchone():
                 yield f"the column {column.name} was added and holds values"
-    if len(entry.table.columns) <= MARKED_COLUMNS_MAX:
-        actual = _present(connection, entry.id)
+    actual = _present(connection, entry.id)
+    if len(entry.table.columns) <= MARKED_COLUMNS_MAX and not _made_by_older(connection, entry.id, actual):
         for name, statement in triggers(entry.id, entry.table, shape).items():
             if name not in actual:
                 yield f"the trigger {name} is missing"
@@ -200,7 +201,7 @@ def _forget(connection: sqlite3.Connection, table_id: int) -> None:
     # An id may come back, and the newest mark must stay: it only stops being this table's.
     connection.execute("UPDATE localstore_marks SET tbl = NULL WHERE tbl = ?", (table_id,))
     connection.execute("DELETE FROM localstore_tables WHERE id = ?", (table_id,))
-    connection.execute("DELETE FROM localstore_state WHERE name = ?", (_CHECKED,))
+    connection.execute("DELETE FROM localstore_state WHERE name IN (?, ?)", (_CHECKED, f"capture_{table_id}"))
 
 
 def _widen(connection: sqlite3.Connection, table: Table) -> None:
@@ -224,9 +225,27 @@ def _has_rows(connection: sqlite3.Connection, table: str) -> bool:
     return connection.execute(f"SELECT 1 FROM main.{quote_identifier(table)} LIMIT 1").fetchone() is not None
 
 
-def _checked(connection: sqlite3.Connection) -> str | None:
-    row = connection.execute("SELECT value FROM localstore_state WHERE name = ?", (_CHECKED,)).fetchone()
+def _seal_of(statements: dict[str, str]) -> str:
+    """Return which version made these triggers, and a digest of them."""
+    text = "\0".join(statements[name] for name in sorted(statements))
+    return f"{CAPTURE_FORMAT}:{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"
+
+
+def _made_by_older(connection: sqlite3.Connection, table_id: int, actual: dict[str, str]) -> bool:
+    made = _state(connection, f"capture_{table_id}")
+    if made is None:
+        return False
+    version, _, digest = made.partition(":")
+    return int(version) < CAPTURE_FORMAT and _seal_of(actual).endswith(f":{digest}")
+
+
+def _state(connection: sqlite3.Connection, name: str) -> str | None:
+    row = connection.execute("SELECT value FROM localstore_state WHERE name = ?", (name,)).fetchone()
     return row[0] if row else None
+
+
+def _set_state(connection: sqlite3.Connection, name: str, value: str) -> None:
+    connection.execute("INSERT OR REPLACE INTO localstore_state (name, value) VALUES (?, ?)", (name, value))
 
 
 def _fingerprint(connection: sqlite3.Connection, tables: Sequence[Table]) -> str:

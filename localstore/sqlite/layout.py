@@ -47,11 +47,13 @@ def create(connection: sqlite3.Connection) -> None:
 
 def read_catalogue(connection: sqlite3.Connection) -> list[CatalogueEntry]:
     """Return the tracked tables in the order of their ids."""
-    rows = connection.execute(
-        "SELECT id, CAST(definition AS BLOB), CAST(fingerprint AS BLOB), snapshot_due"
-        " FROM localstore_tables ORDER BY id"
-    )
+    rows = connection.execute("SELECT id, definition, fingerprint, snapshot_due FROM localstore_tables ORDER BY id")
     return [
-        CatalogueEntry(number, Table.from_json(json.loads(definition)), fingerprint.decode(), bool(snapshot_due))
+        CatalogueEntry(number, Table.from_json(json.loads(definition)), _text(fingerprint), bool(snapshot_due))
         for number, definition, fingerprint, snapshot_due in rows
     ]
+
+
+def _text(value: str | bytes) -> str:
+    """Return text whether or not the connection decodes it."""
+    return value if isinstance(value, str) else bytes(value).decode()
