@@ -340,6 +340,12 @@ async def test_our_functions_cannot_be_called_or_attached_by_an_application(
         nulls = ", ".join("NULL" for part in arguments.rstrip(")").split(",") if part)
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await app.execute(f"SELECT {name}({nulls})")
+    callable_ones = await world.owner.fetch(
+        "SELECT proname FROM pg_proc WHERE pronamespace = 'localstore'::regnamespace "
+        "AND has_function_privilege('app_user', oid, 'EXECUTE')"
+    )
+    # A policy calls it as whoever queries, by its identity; it tells a login about itself only.
+    assert callable_ones == [("companies_of_login",)]
     await app.execute("CREATE TEMP TABLE mine (company_id text)")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await app.execute(
