@@ -72,7 +72,7 @@ def changes(connection: sqlite3.Connection, entry: CatalogueEntry, after: int, u
         row: Row = line[parts + 5 :]
         earliest = _earliest(islice(olds, updates), key, first_delete)
         if None in key:
-            for nameless in _rows(connection, queries.with_null, key):
+            for nameless in _rows(connection, *queries.with_null(key)):
                 yield Change("i", key, nameless, (), None)
         elif _is_new(first_free, first_delete, balance, present):
             if present:
@@ -169,8 +169,18 @@ class _Queries:
         self.olds = self._olds()
         olds = ", ".join(f"v{table.ordinal[name]}" for name in sent)
         self.deleted = f"SELECT {olds} FROM main.localstore_marks WHERE seq = ?"
-        match = " AND ".join(f"t.{quote_identifier(name)} IS ?" for name in table.key)
-        self.with_null = f"SELECT {columns} FROM {self.name} AS t WHERE {match}"
+        self.columns = columns
+
+    def with_null(self, key: Row) -> tuple[str, list[Value | str | None]]:
+        """Return the query for all rows with this key, which has a NULL part, and the values it binds."""
+        tests: list[str] = []
+        bound: list[Value | str | None] = []
+        for name, value in zip(self.table.key, key, strict=True):
+            column = f"t.{quote_identifier(name)}"
+            hole, given = _hole(value)
+            tests.append(f"{column} IS {hole} COLLATE BINARY AND typeof({column}) = typeof({hole})")
+            bound += [given, given]
+        return f"SELECT {self.columns} FROM {self.name} AS t WHERE {' AND '.join(tests)}", bound
 
     def _keys(self, shape: Shape, columns: str) -> str:
         terms = ", ".join(f"{term} AS k{part}" for part, term in enumerate(key_terms(self.table)))
@@ -197,6 +207,16 @@ class _Queries:
             f"SELECT col, v0, seq, {', '.join(key)} FROM main.localstore_marks"
             f" WHERE seq > ? AND seq <= ? AND tbl = ? AND op = {UPDATE} ORDER BY {_grouping(key)}, seq"
         )
+
+
+def _hole(value: Value | None) -> tuple[str, Value | str | None]:
+    """Return a placeholder and what to bind to it: undecoded text would be bound as a BLOB."""
+    if not isinstance(value, Text):
+        return "?", value
+    try:
+        return "?", value.decode()
+    except UnicodeDecodeError:
+        return "CAST(? AS TEXT)", bytes(value)
 
 
 def _grouping(terms: Iterable[str]) -> str:
