@@ -1,0 +1,79 @@
+"""Production's side: a company's rows in the order of their keys, read as one snapshot by a role that can only read."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from localstore.postgres.connect import session_settings
+from localstore.postgres.policies import COMPANY_SETTING, READER
+from localstore.postgres.quoting import quote_identifier, quote_literal
+from localstore.schema.tables import Kind
+from sync.production import Registered
+from sync.staging import Staging
+from sync.verify.frames import TRAILER, Fields, Frames, LocalRow, Stream
+from sync.verify.order import Place
+from sync.verify.sorting import Sorted
+
+
+@asynccontextmanager
+async def reading(connection: asyncpg.Connection, company: str) -> AsyncIterator[None]:
+    """Open a transaction that sees one state of production, bound to the company; the state is fixed on return."""
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        await connection.execute(f"SET LOCAL ROLE {quote_identifier(READER)}")
+        await session_settings(connection)
+        await connection.execute("SELECT set_config($1, $2, true)", COMPANY_SETTING, company)
+        yield
+
+
+async def copy_rows(
+    connection: asyncpg.Connection, known: Registered, company: str, take: Callable[[bytes], Awaitable[None]]
+) -> None:
+    """Hand the company's rows of a table to `take`, as pieces of a binary COPY; the next piece waits for it."""
+    staging = Staging(known.table, known.staging)
+    names = ", ".join(staging.quoted(place) for place in range(len(staging.columns)))
+    order = ", ".join(
+        staging.quoted(place) + (' COLLATE "C"' if staging.columns[place].kind is Kind.TEXT else "")
+        for place in staging.key_places
+    )
+    # A COPY takes no parameters.
+    query = f"SELECT {names} FROM {known.relation} WHERE {staging.company} = {quote_literal(company)}"
+    await connection.copy_from_query(f"{query} ORDER BY {order}" if order else query, output=take, format="binary")
+
+
+class SortedRows:
+    """Production's rows, sorted here because some kinds have another order there (numbers of any length, documents)."""
+
+    def __init__(self, frames: Frames) -> None:
+        self._frames = frames
+        self._stream = Stream()
+        self._sorted = Sorted(len(frames.key_places))
+
+    async def take(self, piece: bytes) -> None:
+        """Add what has come of the binary COPY."""
+        self._sorted.add(LocalRow(self._frames.place(fields), frame, {}) for fields, frame in self._cut(piece))
+
+    def rows(self) -> Iterator[tuple[Place, Fields]]:
+        """Yield the rows in order."""
+        for row in self._sorted:
+            fields = self._frames.fields(row.frame)
+            yield self._frames.place(fields), fields
+
+    def close(self) -> None:
+        """Forget the rows."""
+        self._sorted.close()
+
+    def _cut(self, piece: bytes) -> Iterator[tuple[Fields, bytes]]:
+        taken = self._stream.take(piece)
+        if taken is None:
+            return
+        data, at = taken
+        while at < len(data) and not data.startswith(TRAILER, at):
+            fields, end = self._frames.split(data, at)
+            if fields is None:
+                self._stream.keep(data, at, end)
+                return
+            yield fields, data[at:end]
+            at = end
