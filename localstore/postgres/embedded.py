@@ -187,8 +187,8 @@ class EmbeddedServer:
     def _erase(self) -> None:
         self._stop()
         description = self.describe()
-        if description is not None and self._is_whole(description):
-            shutil.rmtree(self._path(description))
+        if description is not None and (not description.ready or self._is_whole(description)):
+            shutil.rmtree(self._path(description), ignore_errors=not description.ready)
         if self.folder.is_dir():
             shutil.rmtree(self.folder)
 
@@ -209,8 +209,10 @@ class EmbeddedServer:
             )
         elif description is not None:
             shutil.rmtree(self._path(description), ignore_errors=True)
+        version = self._version or (description.version if description else DEFAULT_VERSION)
+        installed(version)
         made = Description(
-            version=self._version or (description.version if description else DEFAULT_VERSION),
+            version=version,
             folder=self._place(),
             password=secrets.token_urlsafe(24),
             kept=description.kept if description else False,
