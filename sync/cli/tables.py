@@ -1,0 +1,134 @@
+"""Results as tables and sentences for people: what was done, what remains, and the next command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from localstore.cli.output import printable
+from sync.cli.session import Session
+from sync.results import COUNTS, HeldItem, Result, TenantResult
+
+LISTED_MAX = 10
+"""Rows listed after a command that did something else; the lists themselves show all."""
+
+SHORT = 8
+"""Characters of a batch's id that tables show; every command takes them for the whole."""
+
+
+def print_grid(table: Grid) -> None:
+    """Print a table as wide as the terminal, or 80 columns in a pipe, without blank edges."""
+    console = Console(file=sys.stdout, highlight=False, emoji=False, markup=False)
+    with console.capture() as captured:
+        console.print(table)
+    lines = [line.rstrip() for line in captured.get().split("\n")]
+    sys.stdout.write("\n".join(line for line in lines if line) + "\n")
+
+
+def grid(*headings: str, numbers: Sequence[str] = ()) -> Grid:
+    """Return an empty table; the columns in `numbers` are set to the right."""
+    table = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    for heading in headings:
+        if heading in numbers:
+            table.add_column(heading, justify="right", no_wrap=True)
+        else:
+            table.add_column(heading, overflow="fold")
+    return table
+
+
+def cell(text: object) -> Text:
+    """Return a value as a cell that can neither style nor move anything."""
+    return Text(printable("" if text is None else str(text)))
+
+
+def say(text: str) -> None:
+    """Print a sentence whole: a terminal wraps it, a pipe gets one line."""
+    print(printable(text))
+
+
+def complain(message: str, hint: str = "") -> None:
+    """Print an error and the next command on stderr."""
+    typer.echo(f"error: {printable(message)}", err=True)
+    if hint:
+        typer.echo(f"Try: {printable(hint)}", err=True)
+
+
+def plural(number: int, noun: str) -> str:
+    """Return `1 row`, `2 rows`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def short(batch: object) -> str:
+    """Return as much of a batch's id as is shown."""
+    return str(batch)[:SHORT]
+
+
+def print_counts(tenants: Iterable[TenantResult]) -> None:
+    """Print what was done with each table, in the columns that are not empty, and the totals."""
+    served = [tenant for tenant in tenants if any(any(counts.values()) for counts in tenant.tables.values())]
+    shown = [name for name in COUNTS if any(counts.get(name) for tenant in served for counts in tenant.tables.values())]
+    if not served:
+        return
+    table = grid("tenant", "table", *shown, numbers=shown)
+    for tenant in served:
+        rows = sorted((name, counts) for name, counts in tenant.tables.items() if any(counts.values()))
+        for place, (name, counts) in enumerate(rows):
+            table.add_row(
+                cell(tenant.tenant if place == 0 else ""),
+                cell(name),
+                *(f"{counts[column]:,}" if counts.get(column) else "·" for column in shown),
+                end_section=tenant is served[-1] and place == len(rows) - 1,
+            )
+    totals = Result(tuple(served)).totals
+    if table.row_count > 1:
+        table.add_row(Text("total", style="bold"), "", *(f"{totals[column]:,}" for column in shown))
+    print_grid(table)
+
+
+def print_failures(result: Result) -> None:
+    """Print why tenants could not be served; the others were."""
+    failed = [tenant for tenant in result.tenants if tenant.failure is not None]
+    for tenant in failed:
+        if tenant.failure is not None:
+            named = len(result.tenants) > 1 and tenant.tenant not in tenant.failure.message
+            complain(
+                f"{tenant.tenant}: {tenant.failure.message}" if named else tenant.failure.message, tenant.failure.hint
+            )
+
+
+def print_held(items: Sequence[HeldItem], *, at_most: int | None = None, several: bool = True) -> None:
+    """Print held rows as a table, the first `at_most` of them."""
+    shown = items if at_most is None else items[:at_most]
+    table = grid(*(("tenant",) if several else ()), "row", "reason", "what happened")
+    for item in shown:
+        cells = [cell(item.address), cell(item.reason), cell(_happened(item))]
+        table.add_row(*(([cell(item.tenant)] if several else []) + cells))
+    print_grid(table)
+    if len(shown) < len(items):
+        say(f"… and {plural(len(items) - len(shown), 'more row')}")
+
+
+def _happened(item: HeldItem) -> str:
+    if item.waits_for:
+        return f"waits for {item.waits_for}"
+    parts = [part for part in (item.column, item.detail) if part]
+    return ": ".join(parts) or "-"
+
+
+def print_next(session: Session, items: Sequence[HeldItem]) -> None:
+    """Print which commands decide about held rows."""
+    reasons = {item.reason for item in items}
+    if "conflict" in reasons:
+        say(f"Both sides changed these rows. Next: {session.command('conflicts list')}")
+    if reasons & {"value", "constraint", "waits"}:
+        say(f"Production could not take these rows. Next: {session.command('quarantine list')}")
+    if "rolled_back" in reasons:
+        batches = sorted({short(item.batch) for item in items if item.reason == "rolled_back" and item.batch})
+        again = session.command(f"requeue {batches[0]}") if batches else session.command("requeue BATCH")
+        say(f"Taken back and not in line. Next: {again}")

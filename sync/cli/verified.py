@@ -1,0 +1,124 @@
+"""`sync verify`, tenant by tenant: one that cannot be compared does not stop the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from localstore.errors import LocalStoreError
+from sync.cli.session import Session
+from sync.cli.tables import LISTED_MAX, cell, complain, grid, plural, print_grid, say
+from sync.engine import SyncEngine
+from sync.results import EXIT_DIFFERS, EXIT_DONE, EXIT_REMAINS, Failure, combine
+
+if TYPE_CHECKING:
+    from sync.verify.differences import Verified
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was compared, and who could not be."""
+
+    tenants: tuple[Verified, ...]
+    failures: tuple[tuple[str, Failure], ...]
+
+    @property
+    def exit_code(self) -> int:
+        """Return 0 when all are equal, 3 when every difference is held or pending, else 4; an error's comes first."""
+        codes = [failure.exit_code for _, failure in self.failures]
+        return combine(codes + [_exit_code(tenant) for tenant in self.tenants])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the command's JSON."""
+        failed = [
+            {"tenant": tenant, "equal": None, "tables": {}, "error": why.to_json()} for tenant, why in self.failures
+        ]
+        tenants = [tenant.to_json() for tenant in self.tenants]
+        return {"version": 1, "tenants": tenants + failed, "exit": self.exit_code}
+
+
+def _exit_code(tenant: Verified) -> int:
+    if tenant.equal:
+        return EXIT_DONE
+    return EXIT_REMAINS if tenant.explained else EXIT_DIFFERS
+
+
+async def check_all(engine: SyncEngine, tenants: Sequence[str] | None) -> Verification:
+    """Compare each tenant with production."""
+    found: list[Verified] = []
+    failures: list[tuple[str, Failure]] = []
+    for tenant in await engine.tenants(tenants):
+        try:
+            found += await engine.verify([tenant])
+        except LocalStoreError as error:
+            failures.append((tenant, Failure.of(error)))
+    return Verification(tuple(found), tuple(failures))
+
+
+def print_verified(session: Session, done: Verification) -> None:
+    """Print one line a tenant, and of those that differ the first differences and all totals."""
+    if not session.quiet:
+        if not done.tenants and not done.failures:
+            say("There are no tenants.")
+        for tenant in done.tenants:
+            rows = sum(table.rows for table in tenant.tables.values())
+            if tenant.equal:
+                say(f"{tenant.tenant}: equal, {plural(rows, 'row')} in {plural(len(tenant.tables), 'table')}")
+            else:
+                _print_differences(tenant, rows)
+        _say_next(session, done)
+    several = len(done.tenants) + len(done.failures) > 1
+    for name, failure in done.failures:
+        complain(
+            f"{name}: {failure.message}" if several and name not in failure.message else failure.message, failure.hint
+        )
+
+
+def _print_differences(tenant: Verified, rows: int) -> None:
+    causes = _causes(tenant)
+    listed = ", ".join(f"{number:,} {why}" for why, number in causes.items())
+    say(f"{tenant.tenant}: {plural(sum(causes.values()), 'difference')} in {plural(rows, 'row')} ({listed})")
+    differences = [(name, difference) for name, table in tenant.tables.items() for difference in table.differences]
+    # What nothing explains is what somebody has to look at, so it is never pushed out of the list.
+    differences.sort(key=lambda pair: pair[1].why.value in ("pending", "held"))
+    table = grid("row", "column", "here", "production", "why")
+    for name, difference in differences[:LISTED_MAX]:
+        whole = difference.column is None
+        table.add_row(
+            cell("/".join((name, *difference.key))),
+            cell("(whole row)" if whole else difference.column),
+            cell(_shown(difference.local, whole=whole)),
+            cell(_shown(difference.production, whole=whole)),
+            cell(f"{difference.why.value}: {difference.detail}" if difference.detail else difference.why.value),
+        )
+    print_grid(table)
+    remaining = sum(causes.values()) - min(len(differences), LISTED_MAX)
+    if remaining:
+        say(f"… and {plural(remaining, 'more difference')}; --json lists up to 1,000 of each table")
+
+
+def _shown(value: str | None, *, whole: bool) -> str:
+    if value is None:
+        return "(no row)" if whole else "NULL"
+    return value if len(value) <= 40 else f"{value[:39]}…"
+
+
+def _causes(tenant: Verified) -> dict[str, int]:
+    causes: dict[str, int] = {}
+    for table in tenant.tables.values():
+        for why, number in table.causes.items():
+            causes[why.value] = causes.get(why.value, 0) + number
+    return causes
+
+
+def _say_next(session: Session, done: Verification) -> None:
+    causes = {why for tenant in done.tenants for why in _causes(tenant)}
+    if "pending" in causes:
+        say(f"Pending rows travel with the next push: {session.command('push --promote')}")
+    if "held" in causes:
+        say(f"Held rows wait for a decision: {session.command('conflicts list')}, {session.command('quarantine list')}")
+    if "foreign edit" in causes:
+        say("Others wrote in production; nothing here overwrites that.")
+    if "drift" in causes:
+        say("Nothing explains the drift: look at those rows on both sides.")
