@@ -76,6 +76,17 @@ class Staging:
         return "ARRAY[" + ", ".join(f"{alias}.{prefix}{place}::text" for place in self.key_places) + "]::text[]"
 
 
+ANALYZED_ROWS_MIN = 500
+"""Below this, any plan is fast enough and statistics cost more than they save."""
+
+
+async def analyze(connection: asyncpg.Connection, staging: Staging, rows: int) -> None:
+    """Tell the planner what was just staged, unless it is little."""
+    if rows >= ANALYZED_ROWS_MIN:
+        columns = ["batch", "ordinal", "op", "reason", *(f"n{place}" for place in staging.key_places)]
+        await connection.execute("SELECT localstore.analyze_staging($1, $2)", staging.relation, columns)
+
+
 async def sweep(connection: asyncpg.Connection, entry: Entry, known: Mapping[tuple[str, str], Registered]) -> None:
     """Remove a promoted or withdrawn batch's staged rows; the ledger says that they are no longer needed."""
     async with connection.transaction():

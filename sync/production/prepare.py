@@ -68,7 +68,7 @@ async def _prepare(connection: asyncpg.Connection, target: str) -> None:
         for schema in ("localstore", STAGING_SCHEMA):
             await _own_schema(connection, schema)
         async with as_owner(connection):
-            for name in ("schema", "logins", "feed"):
+            for name in ("schema", "statistics", "logins", "feed"):
                 await connection.execute(sql(name))
             await connection.execute("COMMENT ON SCHEMA localstore IS '" + FORMAT + "'")
     await _open_target(connection, target)

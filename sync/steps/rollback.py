@@ -19,7 +19,7 @@ from sync.errors import BatchNotFound, BatchWithdrawn, NothingToDo, SyncRefused
 from sync.held import HeldMerge
 from sync.merge import Merge
 from sync.production import Registered
-from sync.staging import Staging
+from sync.staging import Staging, analyze
 from sync.steps.promote import Options, promote
 
 
@@ -52,7 +52,8 @@ async def roll_back(
     for part in parts:
         known = registered[(part["tbl"], part["fingerprint"])]
         step = Inverse(Merge(Staging(known.table, known.staging), known.relation, undone.target))
-        counts[part["tbl"]] = await step.stage(connection, undone, inverse)
+        counts[part["tbl"]] = staged = await step.stage(connection, undone, inverse)
+        await analyze(connection, step.merge.staging, sum(staged.values()))
         fingerprints[part["tbl"]] = part["fingerprint"]
         left += await step.written_since(connection, undone, inverse)
     await connection.execute(

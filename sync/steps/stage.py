@@ -13,10 +13,10 @@ import asyncpg
 
 from localstore.postgres.policies import STAGER
 from localstore.postgres.quoting import quote_identifier
-from localstore.schema.postgres import STAGING_SCHEMA, staging_name
+from localstore.schema.postgres import STAGING_SCHEMA, staging_name, staging_relation
 from sync import ledger
 from sync.bundle import Bundle, Chunk, Sealed
-from sync.staging import Staging
+from sync.staging import Staging, analyze
 
 
 async def stage(connection: asyncpg.Connection, sealed: Sealed, target: str) -> str:
@@ -32,19 +32,23 @@ async def stage(connection: asyncpg.Connection, sealed: Sealed, target: str) -> 
         return state
     bundle = Bundle(sealed.path)
     bundle.check(sealed.hash)
-    stagings = {
-        table.name: (staging_name(target, table), Staging(table, "").copy_columns) for table in sealed.head.tables
-    }
+    stagings = {table.name: Staging(table, staging_relation(target, table)) for table in sealed.head.tables}
     for chunk in bundle.chunks(after=done):
-        name, columns = stagings[chunk.table]
+        staging = stagings[chunk.table]
         async with connection.transaction():
             await _as_stager(connection)
             if await _claim(connection, sealed.head.batch, chunk):
                 await connection.copy_to_table(
-                    name, schema_name=STAGING_SCHEMA, columns=columns, source=_stream(chunk), format="binary"
+                    staging_name(target, staging.table),
+                    schema_name=STAGING_SCHEMA,
+                    columns=staging.copy_columns,
+                    source=_stream(chunk),
+                    format="binary",
                 )
     async with connection.transaction():
         await _as_stager(connection)
+        for name, counts in sealed.counts.items():
+            await analyze(connection, stagings[name], sum(counts.values()))
         await ledger.mark_staged(connection, sealed.head.batch)
         return str(await connection.fetchval("SELECT state FROM localstore.ledger WHERE batch = $1", sealed.head.batch))
 
