@@ -115,6 +115,7 @@ class Database:
                 with suppress(sqlite3.ProgrammingError):
                     connection.interrupt()
 
+        self._check_process()
         return await in_thread(partial(self._read, work, reading), on_cancel=interrupt)
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -123,15 +124,18 @@ class Database:
         Concurrent calls commit together, yet one's error undoes only its own changes. `work` may run again when the
         others' commit failed, so it must have no effects but those on the connection.
         """
+        self._check_process()
         return await self._writer.write(work)
 
     async def turn(self) -> Turn:
         """Wait for the sole use of the writing connection; the caller releases it."""
+        self._check_process()
         return await self._writer.turn()
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Snapshot]:
         """Open a read-only connection inside one read transaction, for as long as the context lasts."""
+        self._check_process()
         connection = await in_thread(self.begin_reading)
         try:
             yield Snapshot(connection, self.company_id)
@@ -149,6 +153,7 @@ class Database:
 
     async def close(self) -> None:
         """End what was begun and close every connection; a session left open is rolled back."""
+        self._check_process()
         if self._closing:
             return
         self._closing = True
@@ -233,13 +238,16 @@ class Database:
         self.used_at = monotonic()
         if self._closed:
             raise StoreError(f"tenant {self.company_id} is closed", hint="open the store again", tenant=self.company_id)
+        check_unmoved(self.path, self.file_id, self.company_id)
+
+    def _check_process(self) -> None:
+        # Before any lock is taken: a thread that held it is not there in a forked child to release it.
         if os.getpid() != self._process:
             raise StoreError(
                 f"tenant {self.company_id} was opened by the parent of this process",
                 hint="open the store after the fork; SQLite's connections cannot be shared across it",
                 tenant=self.company_id,
             )
-        check_unmoved(self.path, self.file_id, self.company_id)
 
     def _count(self) -> None:
         connections = self._readers + (self._writing is not None)

@@ -55,19 +55,20 @@ class Registry:
             return True
 
 
-_registries: dict[int, Registry] = {}
-_lock = RLock()
+_registry = Registry()
 _inherited: list[Registry] = []
 """A forked child neither uses nor closes its parent's connections: either could damage the file."""
 
 
 def registry() -> Registry:
     """Return this process's registry."""
-    process = os.getpid()
-    with _lock:
-        found = _registries.get(process)
-        if found is None:
-            _inherited.extend(_registries.values())
-            _registries.clear()
-            found = _registries[process] = Registry()
-        return found
+    return _registry
+
+
+def _begin_anew() -> None:
+    global _registry  # noqa: PLW0603 - what is one a process has to change with the process
+    _inherited.append(_registry)
+    _registry = Registry()
+
+
+os.register_at_fork(after_in_child=_begin_anew)

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Uuid, inspect, select
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import StatementError
-from sqlalchemy.orm import make_transient_to_detached
+from sqlalchemy.orm import configure_mappers, make_transient_to_detached
 from sqlalchemy.orm.attributes import set_committed_value
 
 from localstore.columns import JSONText, RawJSON, dump_json, parse_json
@@ -55,6 +55,8 @@ class Rows(Generic[M]):
 
     def __init__(self, model: type[M]) -> None:
         self.model = model
+        # Attributes can be read from and set on instances only once the mappers are configured.
+        configure_mappers()
         self.mapper = inspect(model)
         self.table = self.mapper.local_table
         self.columns = tuple(self._column(column) for column in self.table.columns if column.computed is None)

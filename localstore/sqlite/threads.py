@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -14,21 +13,21 @@ T = TypeVar("T")
 THREADS_MAX = 8
 """SQLite's work is short and mostly waits for the disk; more threads than this only contend for the interpreter."""
 
-_lock = Lock()
-_pools: dict[int, ThreadPoolExecutor] = {}
+_pool = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="localstore")
 
 
 def pool() -> ThreadPoolExecutor:
-    """Return this process's pool; a forked child gets one of its own, since threads do not survive a fork."""
-    process = os.getpid()
-    found = _pools.get(process)
-    if found is None:
-        with _lock:
-            found = _pools.get(process)
-            if found is None:
-                _pools.clear()
-                found = _pools[process] = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="localstore")
-    return found
+    """Return this process's pool; it starts threads when it is given work."""
+    return _pool
+
+
+def _begin_anew() -> None:
+    global _pool  # noqa: PLW0603 - what is one a process has to change with the process
+    _pool = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="localstore")
+
+
+# Threads do not survive a fork, so a forked child has a pool of its own.
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 async def in_thread(work: Callable[[], T], *, on_cancel: Callable[[], object] | None = None) -> T:

@@ -207,7 +207,7 @@ def test_a_message_cannot_move_the_terminals_cursor() -> None:
 def test_a_broken_package_is_reported_where_it_matters(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its command says why it is missing; all others work."""
     broken = EntryPoint(name="gadget", value="no_such_package:app", group="localstore.commands")
-    monkeypatch.setattr(localstore.cli, "entry_points", lambda group: [broken])
+    monkeypatch.setattr(localstore.cli, "entry_points", lambda **_: [broken])
     assert call("gadget", "--any", "thing") == 2
     captured = capsys.readouterr()
     assert "no_such_package" in captured.err
@@ -238,7 +238,7 @@ def test_another_package_adds_its_commands(capsys: Capture, monkeypatch: pytest.
         def load(self) -> Any:
             return self.value
 
-    monkeypatch.setattr(localstore.cli, "entry_points", lambda group: [Loaded("app", app), Loaded("more", register)])
+    monkeypatch.setattr(localstore.cli, "entry_points", lambda **_: [Loaded("app", app), Loaded("more", register)])
     assert call("app", "hello") == 0
     assert call("greet") == 0
     assert capsys.readouterr().out == "hello from an app\nhello from a callable\n"

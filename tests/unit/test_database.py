@@ -1,4 +1,4 @@
-"""One file, one writing connection: commits in groups, turns for sessions, and files that are not what they should be."""
+"""One file, one writing connection: commits in groups, turns for sessions, and files that are not the tenant's."""
 
 from __future__ import annotations
 
@@ -326,10 +326,10 @@ async def test_the_wal_does_not_grow_without_end(tenant: Tenant) -> None:
     """It is copied back as it grows, whoever does it, and is gone once the file is closed."""
     wal = tenant.database.path.with_name("store.db-wal")
     sizes = []
-    for _ in range(8):
-        await tenant.put_many([Entry(text="x" * 500) for _ in range(5000)])
+    for _ in range(6):
+        await tenant.put_many([Entry(text="x" * 900) for _ in range(2000)])
         sizes.append(wal.stat().st_size)
-    assert max(sizes) < 4 * sizes[0]
+    assert max(sizes) < 3.5 * sizes[0]
 
 
 async def test_a_closed_store_leaves_one_file(store: LocalStore, tenant: Tenant) -> None:
@@ -362,7 +362,7 @@ async def test_F10_a_file_replaced_while_open_is_noticed(store: LocalStore, tena
     shutil.copy(path, replacement)
     async with LocalStore(store.root, models=[Entry]) as again, again.tenant("acme") as open_one:
         await open_one.put(Entry(text="lost with the file"))
-        os.replace(replacement, path)
+        replacement.replace(path)
         with pytest.raises(ForeignFile, match="replaced"):
             await open_one.put(Entry(text="x"))
         path.with_name("store.db-wal").unlink(missing_ok=True)
@@ -383,6 +383,7 @@ async def test_F12_an_emptied_file_is_refused_while_open_and_at_open(store: Loca
 
 
 def _foreign_database(path: Path) -> None:
+    path.unlink()
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE t (x)")
     connection.close()
@@ -403,6 +404,7 @@ def _newer_format(path: Path) -> None:
 
 
 def _only_the_number(path: Path) -> None:
+    path.unlink()
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute("CREATE TABLE t (x)")
@@ -413,8 +415,8 @@ def _only_the_number(path: Path) -> None:
     ("spoil", "message"),
     [
         (lambda path: path.write_bytes(b"not a database at all" * 100), "no SQLite database"),
-        (lambda path: (path.unlink(), _foreign_database(path)), "not made by localstore"),
-        (lambda path: (path.unlink(), _only_the_number(path)), "holds no identity"),
+        (_foreign_database, "not made by localstore"),
+        (_only_the_number, "holds no identity"),
         (_without_identity, "holds no identity"),
         (_newer_format, "newer localstore"),
         (lambda path: (path.rename(path.with_name("real")), path.symlink_to("real")), "not an ordinary file"),

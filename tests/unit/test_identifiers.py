@@ -16,7 +16,8 @@ from localstore.identifiers import check_platform, check_tenant_id, preview
 RULE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 HOSTILE = [
     "", ".", "..", "../x", "/etc/passwd", "a/../b", "a\\..\\b", "a:b", "CON", "con", "nul", "nul.txt", "com1",
-    "COM\u00b9",     "a.", "a ", " a", "a\0b", "\u202ea", "\uff0e\uff0e", "A", "\u00e9", "e\u0301", "-a", "_a", "a\n", "x" * 64,
+    "COM\u00b9", "a.", "a ",
+    " a", "a\0b", "\u202ea", "\uff0e\uff0e", "A", "\u00e9", "e\u0301", "-a", "_a", "a\n", "x" * 64,
 ]  # fmt: skip
 
 

@@ -60,7 +60,15 @@ from test_store_process import Line
 from localstore import LocalStore, StoreError
 
 store = LocalStore(sys.argv[1], models=[Line])
-asyncio.run(store.tenant("acme").put(Line(number=1)))
+async def busy():
+    tenant = store.tenant("acme")
+    await tenant.put(Line(number=1))
+    # What threads are doing at the moment of the fork must not matter to the child.
+    asyncio.ensure_future(tenant.put(Line(number=5)))
+    asyncio.ensure_future(tenant.find(Line))
+    await asyncio.sleep(0)
+
+asyncio.run(busy())
 child = os.fork()
 if child == 0:
     try:
@@ -112,16 +120,16 @@ def test_F1_what_was_acknowledged_before_a_kill_is_there_after_it(tmp_path: Path
 
 def test_a_store_that_nobody_closes_ends_with_its_process(tmp_path: Path) -> None:
     """It neither keeps the process alive, nor loses a commit, nor complains."""
-    done = subprocess.run(command(UNCLOSED, tmp_path), capture_output=True, text=True, check=False)
+    done = subprocess.run(command(UNCLOSED, tmp_path), capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert set(range(100)) <= set(asyncio.run(stored(tmp_path)))
 
 
 def test_a_forked_child_uses_no_connection_of_its_parent(tmp_path: Path) -> None:
     """It is told to open the store anew, which works, and the parent is not disturbed."""
-    done = subprocess.run(command(FORKING, tmp_path), capture_output=True, text=True, check=False)
+    done = subprocess.run(command(FORKING, tmp_path), capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (7, "")
-    assert sorted(asyncio.run(stored(tmp_path))) == [1, 3, 4]
+    assert {1, 3, 4} <= set(asyncio.run(stored(tmp_path))) <= {1, 3, 4, 5}
 
 
 def test_two_processes_write_one_tenant(tmp_path: Path) -> None:
@@ -131,7 +139,7 @@ def test_two_processes_write_one_tenant(tmp_path: Path) -> None:
         subprocess.Popen([*command(script, tmp_path), str(start)], stdout=subprocess.PIPE, text=True)
         for start in (0, 1000)
     ]
-    printed = [process.communicate()[0].split() for process in processes]
+    printed = [process.communicate(timeout=120)[0].split() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert [len(lines) for lines in printed] == [150, 150]
     assert sorted(asyncio.run(stored(tmp_path))) == sorted(int(line) for lines in printed for line in lines)
