@@ -51,9 +51,10 @@ class LocalRows:
             self._sorted.close()
 
     def _batch(self, connection: sqlite3.Connection) -> list[LocalRow]:
+        statement = select(connection, self._frames.table) if self._rows is None else None
         with undecoded(connection):
             if self._rows is None:
-                self._rows = self._open(connection)
+                self._rows = self._open(connection, statement)
             batch: list[LocalRow] = []
             size = 0
             for row in self._rows:
@@ -63,8 +64,7 @@ class LocalRows:
                     break
             return batch
 
-    def _open(self, connection: sqlite3.Connection) -> Iterator[LocalRow]:
-        statement = select(connection, self._frames.table)
+    def _open(self, connection: sqlite3.Connection, statement: str | None) -> Iterator[LocalRow]:
         if statement is None:
             return iter(())
         self._cursor = connection.cursor()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
@@ -21,17 +22,36 @@ from sync.verify.sorting import Sorted
 @asynccontextmanager
 async def reading(connection: asyncpg.Connection, company: str) -> AsyncIterator[None]:
     """Open a transaction that sees one state of production, bound to the company; the state is fixed on return."""
-    async with connection.transaction(isolation="repeatable_read", readonly=True):
+    transaction = connection.transaction(isolation="repeatable_read", readonly=True)
+    await transaction.start()
+    try:
         await connection.execute(f"SET LOCAL ROLE {quote_identifier(READER)}")
         await session_settings(connection)
         await connection.execute("SELECT set_config($1, $2, true)", COMPANY_SETTING, company)
         yield
+    finally:
+        # Nothing was written, so that nothing has to be committed; a connection that was cut has no transaction left.
+        if not connection.is_closed():
+            await transaction.rollback()
 
 
 async def copy_rows(
     connection: asyncpg.Connection, known: Registered, company: str, take: Callable[[bytes], Awaitable[None]]
 ) -> None:
-    """Hand the company's rows of a table to `take`, as pieces of a binary COPY; the next piece waits for it."""
+    """Hand the company's rows of a table to `take`, as pieces of a binary COPY; the next piece waits for it.
+
+    After an error of `take` the rest passes unseen and the connection stays usable; a cancellation cuts it, because
+    the driver waits for ever for the end of a COPY that nobody reads.
+    """
+    failure: list[Exception] = []
+
+    async def pass_on(piece: bytearray) -> None:
+        if not failure:
+            try:
+                await take(bytes(piece))
+            except Exception as error:  # noqa: BLE001 (raised below, once the COPY has ended)
+                failure.append(error)
+
     staging = Staging(known.table, known.staging)
     names = ", ".join(staging.quoted(place) for place in range(len(staging.columns)))
     order = ", ".join(
@@ -40,7 +60,14 @@ async def copy_rows(
     )
     # A COPY takes no parameters.
     query = f"SELECT {names} FROM {known.relation} WHERE {staging.company} = {quote_literal(company)}"
-    await connection.copy_from_query(f"{query} ORDER BY {order}" if order else query, output=take, format="binary")
+    query += f" ORDER BY {order}" if order else ""
+    try:
+        await connection.copy_from_query(query, output=pass_on, format="binary")
+    except asyncio.CancelledError:
+        connection.terminate()
+        raise
+    if failure:
+        raise failure[0]
 
 
 class SortedRows:
