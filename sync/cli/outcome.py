@@ -58,7 +58,7 @@ def show_result(
     def render() -> None:
         if not session.quiet:
             print_counts(result.tenants)
-            _say_tenants(session, verb, result)
+            _say_tenants(verb, result)
             _say_next(session, verb, result, saved)
         if not session.quiet and done.held:
             print_held(done.held, at_most=LISTED_MAX, several=len(result.tenants) > 1)
@@ -69,7 +69,7 @@ def show_result(
     raise typer.Exit(result.exit_code)
 
 
-def _say_tenants(session: Session, verb: str, result: Result) -> None:
+def _say_tenants(verb: str, result: Result) -> None:
     if not result.tenants:
         say("There are no tenants." if verb == "push" else "Nothing is staged.")
         return

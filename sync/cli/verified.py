@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +76,7 @@ def print_verified(session: Session, done: Verification) -> None:
 
 
 def _print_differences(tenant: Verified, rows: int) -> None:
-    causes = _causes(tenant)
+    causes = count_causes([tenant])
     listed = ", ".join(f"{number:,} {why}" for why, number in causes.items())
     say(f"{tenant.tenant}: {plural(sum(causes.values()), 'difference')} in {plural(rows, 'row')} ({listed})")
     differences = [(name, difference) for name, table in tenant.tables.items() for difference in table.differences]
@@ -104,16 +104,18 @@ def _shown(value: str | None, *, whole: bool) -> str:
     return value if len(value) <= 40 else f"{value[:39]}…"
 
 
-def _causes(tenant: Verified) -> dict[str, int]:
+def count_causes(tenants: Iterable[Verified]) -> dict[str, int]:
+    """Return how many differences each cause has."""
     causes: dict[str, int] = {}
-    for table in tenant.tables.values():
-        for why, number in table.causes.items():
-            causes[why.value] = causes.get(why.value, 0) + number
+    for tenant in tenants:
+        for table in tenant.tables.values():
+            for why, number in table.causes.items():
+                causes[why.value] = causes.get(why.value, 0) + number
     return causes
 
 
 def _say_next(session: Session, done: Verification) -> None:
-    causes = {why for tenant in done.tenants for why in _causes(tenant)}
+    causes = count_causes(done.tenants)
     if "pending" in causes:
         say(f"Pending rows travel with the next push: {session.command('push --promote')}")
     if "held" in causes:
