@@ -11,54 +11,27 @@ own below the system's temporary one: the store is closed to the unprivileged ac
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import os
 import secrets
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from localstore.errors import ConfigurationError, PostgresUnavailable
+from localstore.errors import ConfigurationError
+from localstore.postgres import description
 from localstore.postgres.binaries import DEFAULT_VERSION, can_enter, installed, unprivileged_account
-from localstore.postgres.cluster import HOST, SUPERUSER, Cluster
+from localstore.postgres.cluster import Cluster
+from localstore.postgres.description import FILE, NEAR, Description
 from localstore.postgres.locks import FileLock
 from localstore.postgres.server import Server
 
 FOLDER = ".postgres"
-NEAR = "cluster"
-DATABASE = "postgres"
-_FORMAT = 1
 _T = TypeVar("_T")
 _log = logging.getLogger("localstore")
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """What `server.json` says.
-
-    `folder` holds the cluster (a relative path moves with the store), `ready` is false until the cluster is whole, and
-    `kept` is true from `postgres start` to `postgres stop`.
-    """
-
-    version: int
-    folder: str
-    password: str = field(repr=False)
-    port: int | None = None
-    ready: bool = False
-    kept: bool = False
-    format: int = _FORMAT
-
-    @property
-    def server(self) -> Server:
-        """The server as its superuser reaches it."""
-        if self.port is None:
-            raise PostgresUnavailable("the embedded server has no port yet", hint="localstore postgres start")
-        return Server((HOST,), (self.port,), SUPERUSER, self.password, DATABASE)
 
 
 class EmbeddedServer:
@@ -73,7 +46,7 @@ class EmbeddedServer:
     @property
     def description_file(self) -> Path:
         """The file that says where the cluster is and how to log in."""
-        return self.folder / "server.json"
+        return self.folder / FILE
 
     async def start(self) -> Server:
         """Start the server, unless it runs, and leave it running until `stop`, also after this process ends."""
@@ -97,34 +70,15 @@ class EmbeddedServer:
 
     def describe(self) -> Description | None:
         """Return what is written down about the store's cluster, or None where there is none."""
-        try:
-            text = self.description_file.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except PermissionError as error:
-            raise ConfigurationError(
-                f"{self.description_file} belongs to another user", hint="run the command as the user who made it"
-            ) from error
-        try:
-            description = Description(**json.loads(text))
-        except (ValueError, TypeError) as error:
-            raise ConfigurationError(
-                f"{self.description_file} cannot be read", hint=f"move {self.folder} away to start with an empty server"
-            ) from error
-        if description.format != _FORMAT:
-            raise ConfigurationError(
-                f"{self.description_file} was written by another version of this program",
-                hint="use that version, or move the folder away to start with an empty server",
-            )
-        return description
+        return description.read(self.folder)
 
     def running(self) -> Server | None:
         """Return the server if it runs, else None; nothing is started or changed."""
-        description = self.describe()
-        if description is None or not self._is_whole(description):
+        found = self.describe()
+        if found is None or not self._is_whole(found):
             return None
-        port = self._cluster(description).port()
-        return None if port is None else replace(description, port=port).server
+        port = self._cluster(found).port()
+        return None if port is None else replace(found, port=port).server
 
     def _use(self, *, keep: bool) -> Server:
         try:
@@ -143,27 +97,29 @@ class EmbeddedServer:
                 self._users.release()
 
     def _running_or_started(self, *, keep: bool) -> Server:
-        description = self._whole_cluster()
-        cluster = self._cluster(description)
-        if keep and not description.kept:
+        found = self._whole_cluster()
+        cluster = self._cluster(found)
+        if keep and not found.kept:
             # Written before the start: the keeper reads it when the last user leaves.
-            description = self._write(replace(description, kept=True))
+            found = description.write(self.folder, replace(found, kept=True))
         port = cluster.port()
         if port is None:
             cluster.stop()
-            port = cluster.start(users=self.folder / "users.lock", port=description.port, kept=self.description_file)
-        if port != description.port:
-            description = self._write(replace(description, port=port))
-        return description.server
+            port = cluster.start(users=self.folder / "users.lock", port=found.port, kept=self.description_file)
+        if port != found.port:
+            found = description.write(self.folder, replace(found, port=port))
+        return found.server
 
     def _leave(self) -> None:
         """Stop the server if nobody else uses it, and return when that is done, by whomever."""
-        description = self.describe()
-        if description is None or description.kept:
+        found = self.describe()
+        if found is None or found.kept:
             self._users.release()
         elif self._users.try_acquire(shared=False):
-            self._cluster(description).stop()
-            self._users.release()
+            try:
+                self._cluster(found).stop()
+            finally:
+                self._users.release()
         else:
             # Either others use the server, and a shared lock can be had at once, or its keeper is stopping it, and
             # that is waited for.
@@ -174,54 +130,50 @@ class EmbeddedServer:
         if not self.folder.is_dir():
             return False
         with FileLock(self.folder / "start.lock"):
-            description = self.describe()
-            if description is None or not self._is_whole(description):
+            found = self.describe()
+            if found is None or not self._is_whole(found):
                 return False
-            if description.kept:
-                description = self._write(replace(description, kept=False))
-            cluster = self._cluster(description)
+            if found.kept:
+                found = description.write(self.folder, replace(found, kept=False))
+            cluster = self._cluster(found)
             ran = cluster.pid() is not None
             cluster.stop()
             return ran
 
     def _erase(self) -> None:
         self._stop()
-        description = self.describe()
-        if description is not None and (not description.ready or self._is_whole(description)):
-            shutil.rmtree(self._path(description), ignore_errors=not description.ready)
+        found = self.describe()
+        if found is not None:
+            self._remove(found)
         if self.folder.is_dir():
             shutil.rmtree(self.folder)
 
     def _whole_cluster(self) -> Description:
         """Return the store's cluster, made anew where there is none or where a kill left half of one."""
-        description = self.describe()
-        if description is not None and self._version not in (None, description.version):
+        found = self.describe()
+        if found is not None and self._version not in (None, found.version):
             raise ConfigurationError(
-                f"this store's server is PostgreSQL {description.version}, not {self._version}",
+                f"this store's server is PostgreSQL {found.version}, not {self._version}",
                 hint="leave the version out, or name another store with --data",
             )
-        if description is not None and self._is_whole(description):
-            return description
-        if description is not None and description.ready:
+        if found is not None and self._is_whole(found):
+            return found
+        if found is not None and found.ready:
             _log.warning(
                 "the embedded server's folder %s is gone or another store's; an empty server takes its place",
-                self._path(description),
+                self._path(found),
             )
-        elif description is not None:
-            shutil.rmtree(self._path(description), ignore_errors=True)
-        version = self._version or (description.version if description else DEFAULT_VERSION)
+        elif found is not None:
+            self._remove(found)
+        version = self._version or (found.version if found else DEFAULT_VERSION)
         installed(version)
-        made = Description(
-            version=version,
-            folder=self._place(),
-            password=secrets.token_urlsafe(24),
-            kept=description.kept if description else False,
-        )
+        kept = found.kept if found else False
+        made = Description(version=version, folder=self._place(), password=secrets.token_urlsafe(24), kept=kept)
         # Written down first: after a kill the next command removes what is half made.
-        self._write(made)
-        self._owner(made).write_text(str(self.folder))
+        description.write(self.folder, made)
+        description.claim(self.folder, made)
         self._cluster(made).create(made.password)
-        return self._write(replace(made, ready=True))
+        return description.write(self.folder, replace(made, ready=True))
 
     def _place(self) -> str:
         """Make the cluster's own folder where the account that runs the server can reach it, and return its path."""
@@ -238,41 +190,20 @@ class EmbeddedServer:
             hint="set TMPDIR to a folder that every user may enter, or run the command as an ordinary user",
         )
 
-    def _is_whole(self, description: Description) -> bool:
-        """Return whether the cluster described is there and this store's: a copied store has a copied description."""
-        folder = self._path(description)
-        if not description.ready or not (folder / "data" / "PG_VERSION").is_file():
-            return False
-        if description.folder == NEAR:
-            return True
-        owner = self._owner(description)
-        named = Path(owner.read_text()) if owner.is_file() else self.folder
-        if named == self.folder or (named.exists() and named.samefile(self.folder)):
-            return True
-        if (named / "server.json").exists():
-            return False
-        # The store was moved here, and its cluster stayed where it is.
-        owner.write_text(str(self.folder))
-        return True
+    def _is_whole(self, found: Description) -> bool:
+        made = found.ready and (self._path(found) / "data" / "PG_VERSION").is_file()
+        return made and description.is_ours(self.folder, found)
 
-    def _path(self, description: Description) -> Path:
-        return self.folder / description.folder
+    def _remove(self, found: Description) -> None:
+        """Remove a cluster, whole or half made, unless it is another store's."""
+        if description.is_ours(self.folder, found):
+            shutil.rmtree(self._path(found), ignore_errors=True)
 
-    def _owner(self, description: Description) -> Path:
-        return self._path(description) / "store"
+    def _path(self, found: Description) -> Path:
+        return self.folder / found.folder
 
-    def _cluster(self, description: Description) -> Cluster:
-        return Cluster(self._path(description), installed(description.version))
-
-    def _write(self, description: Description) -> Description:
-        """Replace `server.json` in one step, so that a kill leaves the old or the new one."""
-        handle, name = tempfile.mkstemp(dir=self.folder, prefix="server-")
-        with os.fdopen(handle, "w") as file:
-            json.dump(asdict(description), file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(self.description_file)
-        return description
+    def _cluster(self, found: Description) -> Cluster:
+        return Cluster(self._path(found), installed(found.version))
 
 
 @asynccontextmanager
