@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -13,9 +13,14 @@ from localstore.cli.options import DataOption, JsonOption, QuietOption, TenantsO
 from localstore.cli.output import report
 from sync.cli.options import TIMEOUT, RowArgument, SchemaOption, TimeoutOption, ToOption
 from sync.cli.session import Needs, Session
-from sync.cli.tables import cell, grid, print_grid, print_held, print_next, say
+from sync.cli.tables import brief, cell, grid, print_grid, print_held, print_next, say
 from sync.config import SyncSettings
 from sync.results import HeldItem
+
+Values: TypeAlias = Mapping[str, str | None]
+
+VALUE_MAX = 200
+"""Characters of a value that showing one row shows; --json has all."""
 
 conflicts = typer.Typer(help="Rows that both sides changed.", no_args_is_help=True, rich_markup_mode=None)
 quarantine = typer.Typer(help="Rows that production could not take.", no_args_is_help=True, rich_markup_mode=None)
@@ -229,9 +234,11 @@ def _show(session: Session, item: HeldItem) -> None:
         sides = {"base": item.base, "here": item.local, "production": item.production}
         known = {name: values for name, values in sides.items() if values is not None}
         columns = list(dict.fromkeys(column for values in known.values() for column in values))
+        # A new row has a value in few of its columns; the refused value itself is not sent, so it cannot be shown.
+        columns = [name for name in columns if name == item.column or any(map(_of(name), known.values()))]
         table = grid("column", *known)
         for column in columns:
-            table.add_row(cell(column), *(cell(_value(values.get(column, ""))) for values in known.values()))
+            table.add_row(cell(column), *(cell(_value(item, column, side)) for side in known.values()))
         if columns:
             print_grid(table)
         _print_decisions(session, [item])
@@ -240,8 +247,16 @@ def _show(session: Session, item: HeldItem) -> None:
         report({"version": 1, "item": item.to_json(), "exit": 0}, render, session.json)
 
 
-def _value(text: str | None) -> str:
-    return "NULL" if text is None else text
+def _of(name: str) -> Callable[[Values], str | None]:
+    return lambda values: values.get(name)
+
+
+def _value(item: HeldItem, column: str, side: Values) -> str:
+    if column not in side:
+        return ""
+    if item.reason == "value" and column == item.column and side is item.local:
+        return "(refused)"
+    return brief(side[column], VALUE_MAX)
 
 
 def _decided(session: Session, item: HeldItem, what: str) -> None:

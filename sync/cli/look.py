@@ -11,7 +11,7 @@ from localstore.cli.options import DataOption, JsonOption, QuietOption, TenantsO
 from localstore.cli.output import report
 from sync.cli.options import TIMEOUT, BatchArgument, LimitOption, SchemaOption, TimeoutOption, ToOption
 from sync.cli.session import Needs, Session
-from sync.cli.tables import cell, grid, plural, print_counts, print_grid, say, short
+from sync.cli.tables import brief, cell, grid, plural, print_counts, print_grid, say, short
 from sync.cli.verified import Verification, check_all, print_verified
 from sync.config import SyncSettings
 from sync.history import Log, Shown
@@ -133,7 +133,7 @@ def show(
         say(f"batch   {line.batch}")
         say(f"tenant  {line.tenant}")
         say(
-            f"state   {line.state.replace('_', ' ')}{f' {_when(line.at)}' if line.at else ''}"
+            f"state   {line.state.replace('_', ' ')}{f' on {line.at}' if line.at else ''}"
             f"{f' by {line.by}' if line.by else ''}"
         )
         if line.undoes:
@@ -144,7 +144,7 @@ def show(
             return
         table = grid("row", "action", "before")
         for row in found.rows:
-            before = "" if row.before is None else ", ".join(f"{name}={_brief(v)}" for name, v in row.before.items())
+            before = "" if row.before is None else ", ".join(f"{name}={brief(v)}" for name, v in row.before.items())
             table.add_row(cell(row.row), cell(row.action), cell(before))
         print_grid(table)
         if found.total > len(found.rows):
@@ -160,7 +160,7 @@ def _show(session: Session, result: dict[str, Any], render: Any) -> None:
 
 
 def _when(text: str | None) -> str:
-    """Return a moment as people read it: in UTC, to the minute."""
+    """Return a moment as people read it: in UTC, with the time in this year and the year in others."""
     if text is None:
         return "-"
     try:
@@ -168,10 +168,4 @@ def _when(text: str | None) -> str:
     except ValueError:
         return text
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    return f"{moment:%Y-%m-%d %H:%M}"
-
-
-def _brief(value: str | None) -> str:
-    if value is None:
-        return "NULL"
-    return value if len(value) <= 40 else f"{value[:39]}…"
+    return f"{moment:%b %d %H:%M}" if moment.year == datetime.now(UTC).year else f"{moment:%b %d %Y}"

@@ -25,8 +25,8 @@ from sync.engine import SyncEngine
 from sync.results import HeldItem, Result, TenantResult
 
 NOTHING = {
-    "plan": "Nothing to promote: production has all that was committed here",
-    "push": "Nothing to push: production has all that was committed here",
+    "plan": "Nothing is waiting to be promoted",
+    "push": "Nothing new to push",
     "promote": "Nothing is staged",
     "requeue": "Nothing to put in line: that batch was not taken back, or its changes are in line already",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -17,6 +18,14 @@ from sync.results import COUNTS, HeldItem, Result, TenantResult
 
 LISTED_MAX = 10
 """Rows listed after a command that did something else; the lists themselves show all."""
+
+ADDRESS_WHOLE_MAX = 40
+"""Addresses up to this length are not folded, so that they can be copied; half of a pipe's width."""
+
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+BRIEF_MAX = 30
+"""Characters of a value that lists show."""
 
 SHORT = 8
 """Characters of a batch's id that tables show; every command takes them for the whole."""
@@ -106,6 +115,8 @@ def print_held(items: Sequence[HeldItem], *, at_most: int | None = None, several
     """Print held rows as a table, the first `at_most` of them."""
     shown = items if at_most is None else items[:at_most]
     table = grid(*(("tenant",) if several else ()), "row", "reason", "what happened")
+    if all(len(item.address) <= ADDRESS_WHOLE_MAX for item in shown):
+        table.columns[-3].no_wrap = True
     for item in shown:
         cells = [cell(item.address), cell(item.reason), cell(_happened(item))]
         table.add_row(*(([cell(item.tenant)] if several else []) + cells))
@@ -115,10 +126,23 @@ def print_held(items: Sequence[HeldItem], *, at_most: int | None = None, several
 
 
 def _happened(item: HeldItem) -> str:
+    if item.reason == "conflict":
+        ours = item.local or {}
+        theirs = item.production or {}
+        both = [f"{name}: here {brief(ours.get(name))}, production {brief(theirs[name])}" for name in theirs]
+        return "; ".join(both) if item.production is not None else "production deleted the row"
     if item.waits_for:
         return f"waits for {item.waits_for}"
     parts = [part for part in (item.column, item.detail) if part]
-    return ": ".join(parts) or "-"
+    return _UUID.sub(lambda found: short(found.group()), ": ".join(parts)) or "-"
+
+
+def brief(value: str | None, at_most: int = BRIEF_MAX) -> str:
+    """Return a value's beginning on one line."""
+    if value is None:
+        return "NULL"
+    line = " ".join(value.split()) if value.strip() else repr(value)
+    return line if len(line) <= at_most else f"{line[: at_most - 1]}…"
 
 
 def print_next(session: Session, items: Sequence[HeldItem]) -> None:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from localstore.errors import LocalStoreError
 from sync.cli.session import Session
-from sync.cli.tables import LISTED_MAX, cell, complain, grid, plural, print_grid, say
+from sync.cli.tables import LISTED_MAX, brief, complain, plural, say
 from sync.engine import SyncEngine
 from sync.results import EXIT_DIFFERS, EXIT_DONE, EXIT_REMAINS, Failure, combine
 
 if TYPE_CHECKING:
-    from sync.verify.differences import Verified
+    from sync.verify.differences import Difference, Verified
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,26 +82,22 @@ def _print_differences(tenant: Verified, rows: int) -> None:
     differences = [(name, difference) for name, table in tenant.tables.items() for difference in table.differences]
     # What nothing explains is what somebody has to look at, so it is never pushed out of the list.
     differences.sort(key=lambda pair: pair[1].why.value in ("pending", "held"))
-    table = grid("row", "column", "here", "production", "why")
     for name, difference in differences[:LISTED_MAX]:
-        whole = difference.column is None
-        table.add_row(
-            cell("/".join((name, *difference.key))),
-            cell("(whole row)" if whole else difference.column),
-            cell(_shown(difference.local, whole=whole)),
-            cell(_shown(difference.production, whole=whole)),
-            cell(f"{difference.why.value}: {difference.detail}" if difference.detail else difference.why.value),
-        )
-    print_grid(table)
+        say(f"  {'/'.join((name, *difference.key))} {_told(difference)}")
     remaining = sum(causes.values()) - min(len(differences), LISTED_MAX)
     if remaining:
         say(f"… and {plural(remaining, 'more difference')}; --json lists up to 1,000 of each table")
 
 
-def _shown(value: str | None, *, whole: bool) -> str:
-    if value is None:
-        return "(no row)" if whole else "NULL"
-    return value if len(value) <= 40 else f"{value[:39]}…"
+def _told(difference: Difference) -> str:
+    """Return one difference as a sentence."""
+    why = difference.why.value
+    # The detail begins with what matters; all of it is in --json.
+    detail = difference.detail.split("; ")[0]
+    because = detail if detail.startswith(why) else f"{why}: {detail}" if detail else why
+    if difference.column is None:
+        return f"is only {'in production' if difference.local is None else 'here'}; {because}"
+    return f"{difference.column}: here {brief(difference.local)}, production {brief(difference.production)}; {because}"
 
 
 def count_causes(tenants: Iterable[Verified]) -> dict[str, int]:
