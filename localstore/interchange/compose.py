@@ -53,7 +53,7 @@ def compose_item(
     }
     members: dict[str, Any] = {name: _as_json(value) for name, value in edited.items()}
     if kind is TICKET and _conversations_differ(conversations, mapped.conversations):
-        members[CONVERSATIONS] = [_entry(payload, row) for row in conversations.values()]
+        members[CONVERSATIONS] = _entries(payload, conversations)
     name = _name(kind, row, payload, names)
     if name is None:
         name = names.similar(row[kind.id_column])
@@ -99,15 +99,19 @@ def _conversations_differ(rows: Mapping[str, Row], mapped: Mapping[str, Columns]
     )
 
 
-def _entry(payload: Mapping[str, Any], row: Row) -> dict[str, Any]:
-    """Return a conversation by our columns, over the help desk's own entry where the payload has one at this place."""
-    native = payload.get(CONVERSATIONS)
-    found: dict[str, Any] = {}
-    for entry in native if isinstance(native, list) else ():
-        if isinstance(entry, dict) and row["conversation_id"] in (entry.get("conversation_id"), str(entry.get("id"))):
-            found = entry
-    columns = {name: _as_json(row[name]) for name in CONVERSATION_COLUMNS}
-    return found | {"conversation_id": row["conversation_id"]} | columns
+def _entries(payload: Mapping[str, Any], rows: Mapping[str, Row]) -> list[dict[str, Any]]:
+    """Return the conversations by our columns, each over the help desk's own entry where the payload has one here."""
+    listed = payload.get(CONVERSATIONS)
+    native: dict[str, dict[str, Any]] = {}
+    for entry in listed if isinstance(listed, list) else ():
+        if isinstance(entry, dict):
+            native[str(entry.get("conversation_id", entry.get("id")))] = entry
+    return [
+        native.get(name, {})
+        | {"conversation_id": name}
+        | {column: _as_json(row[column]) for column in CONVERSATION_COLUMNS}
+        for name, row in rows.items()
+    ]
 
 
 def _name(kind: ItemKind, row: Row, payload: Mapping[str, Any], names: Names) -> str | None:

@@ -21,6 +21,7 @@ from localstore.interchange.compose import Composed, compose_item, compose_summa
 from localstore.interchange.items import ARTICLE, PROGRESS, TICKET, ItemKind
 from localstore.interchange.layout import Names, case_matters, write_document
 from localstore.interchange.rows import CONVERSATION_ROWS, Row
+from localstore.interchange.values import REPLACEMENT
 from localstore.postgres.quoting import quote_identifier
 from localstore.sqlite.database import Snapshot
 from localstore.store import LocalStore
@@ -165,6 +166,11 @@ class _Exporter:
     def _write(self, kind: ItemKind, platform: str, page: list[_Record], names: Names, summaries: Names) -> None:
         folder = self._folder / platform
         for record in page:
+            if record.key_is_lost:
+                self._skip(
+                    kind.rows.table.name, f"{platform}/{record.row[kind.id_column]}", "its key is not valid UTF-8"
+                )
+                continue
             composed = compose_item(kind, record.row, record.conversations, names, embed_summary=record.shadowed)
             self._put(folder / kind.folder, kind.folder, composed)
             self._outcome.edited += composed.edited
@@ -190,11 +196,15 @@ class _Exporter:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """A row with its conversations; `shadowed` is an article whose id a ticket has too."""
+    """A row with its conversations.
+
+    `shadowed` is an article whose id a ticket has too; `key_is_lost` a row whose key no text can name.
+    """
 
     row: Row
     conversations: dict[str, Row]
     shadowed: bool = False
+    key_is_lost: bool = False
 
 
 def _platforms(connection: sqlite3.Connection, kinds: list[ItemKind], company: str) -> list[str]:
@@ -233,5 +243,6 @@ def _page(
     for row in kind.rows.select(connection, f"{within} ORDER BY {id_column}", (*key, *span)):
         item_id = row[kind.id_column]
         shadowed = kind is ARTICLE and TICKET.rows.find(connection, (*key, item_id)) is not None
-        records.append(_Record(row, conversations.get(item_id, {}), shadowed))
+        lost = REPLACEMENT in item_id and kind.rows.find(connection, kind.key(key, item_id)) is None
+        records.append(_Record(row, conversations.get(item_id, {}), shadowed, lost))
     return records

@@ -31,6 +31,7 @@ class Rows:
 
     def __init__(self, model: type[TenantModel]) -> None:
         self._model = model
+        self._inserts: dict[tuple[str, ...], str] = {}
 
     @cached_property
     def table(self) -> Table:
@@ -69,10 +70,11 @@ class Rows:
     def insert(self, connection: sqlite3.Connection, row: Row) -> None:
         """Insert a row; its `id` follows from its key."""
         row = row | {"id": natural_id(self.table.name, *(str(row[name]) for name in self.table.key))}
-        names = ", ".join(map(quote_identifier, row))
-        connection.execute(
-            f"INSERT INTO {self.name} ({names}) VALUES ({', '.join('?' * len(row))})", self._encoded(row)
-        )
+        names = tuple(row)
+        if names not in self._inserts:
+            columns = ", ".join(map(quote_identifier, names))
+            self._inserts[names] = f"INSERT INTO {self.name} ({columns}) VALUES ({', '.join('?' * len(names))})"
+        connection.execute(self._inserts[names], self._encoded(row))
 
     def update(self, connection: sqlite3.Connection, key: Sequence[str], changes: Mapping[str, Any]) -> None:
         """Set these columns of one row and touch no other."""

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parseaddr
 from typing import Any
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -94,16 +93,22 @@ def person_of(value: Any, people: Mapping[str, Mapping[str, Any]] | None = None)
     if isinstance(value, int) and not isinstance(value, bool):
         value = (people or {}).get(str(value))
     if isinstance(value, str):
-        name, email = parseaddr(value)
-        if "@" in email:
-            return Person(text_of(name) or None, text_of(email))
-        return Person(text_of(value) or None)
+        return _person_of_text(storable(value.strip()))
     if not isinstance(value, Mapping):
         return NOBODY
     return Person(
         first_text(value, "displayName", "display_name", "name", "full_name"),
         first_text(value, "email", "emailAddress", "email_address"),
     )
+
+
+def _person_of_text(text: str) -> Person:
+    name, email = "", text
+    if text.endswith(">"):
+        name, _, email = text[:-1].rpartition("<")
+    if "@" in email and len(email.split()) == 1:
+        return Person(name.strip(' "') or None, email.strip())
+    return Person(text or None)
 
 
 def people_by_id(people: Any) -> dict[str, Mapping[str, Any]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -374,10 +376,11 @@ async def test_rows_that_cannot_be_files_are_listed(store: LocalStore, tmp_path:
         "INSERT INTO tickets (company_id, platform, ticket_id) VALUES ('acme', 'jira', '3')",
         "UPDATE tickets SET title = CAST(x'ff61' AS TEXT) WHERE ticket_id = '3'",
         "INSERT INTO tickets (company_id, platform, ticket_id, created_at) VALUES ('acme', 'jira', '4', 'yesterday')",
+        "INSERT INTO tickets (company_id, platform, ticket_id) VALUES ('acme', 'jira', CAST(x'ff' AS TEXT))",
     )
     report = await export_json(store, tmp_path / "out")
     assert report.exit_code == 3
-    assert sorted(skipped.row for skipped in report.skipped) == ["../up", "tickets/jira/2"]
+    assert sorted(skipped.row for skipped in report.skipped) == ["../up", "tickets/jira/2", "tickets/jira/\ufffd"]
     assert sorted(path.name for path in (tmp_path / "out/acme/jira/tickets").iterdir()) == [
         f"{number}.json" for number in (1, 2, 3, 4)
     ]
@@ -392,3 +395,29 @@ async def test_a_tenant_that_fails_does_not_stop_the_others(store: LocalStore, t
     assert report.exit_code == 1
     assert [bool(tenant.error) for tenant in report.tenants] == [True, False, False]
     assert await _query(store, "nordlicht", "SELECT count(*) FROM tickets") == [(60,)]
+
+
+async def test_two_imports_at_once_agree(store: LocalStore, tree: Path, tmp_path: Path) -> None:
+    """Two imports of one tree into one store leave what one import leaves."""
+    reports = await asyncio.gather(import_json(store, tree), import_json(store, tree))
+    assert [report.exit_code for report in reports] == [0, 0]
+    assert sum(_totals(report, "tickets")[0] for report in reports) == 180
+    await export_json(store, tmp_path / "out")
+    assert _files(tmp_path / "out") == _files(tree)
+
+
+async def test_F1_a_killed_import_is_finished_by_the_next(store: LocalStore, tree: Path, tmp_path: Path) -> None:
+    """After kill -9 at whatever moment the same import again leaves what one whole import leaves."""
+    command = (sys.executable, "-m", "localstore", "import", "json", str(tree), "--data", str(store.root))
+    for seen_before in range(3):
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
+        ended = asyncio.ensure_future(process.wait())
+        while not ended.done() and len(await store.tenants()) <= seen_before:
+            await asyncio.wait([ended], timeout=0.001)
+        if not ended.done():
+            process.kill()
+        await ended
+    report = await import_json(store, tree)
+    assert report.exit_code == 0
+    await export_json(store, tmp_path / "out")
+    assert _files(tmp_path / "out") == _files(tree)

@@ -294,7 +294,8 @@ KEYS = st.sampled_from(
     "id key fields summary description description_text subject title status priority requester reporter responder "
     "assignee creator users tags labels custom_fields conversations comments comment author user_id author_id name "
     "displayName email body content attachments created_at updated_at created updated incoming private source via "
-    "channel type text attrs item_id processing_status is_processed processed_data total_items localstore_edited".split()
+    "channel type text attrs item_id processing_status is_processed processed_data total_items "
+    "localstore_edited".split()
 )
 LEAVES = (
     st.none()
