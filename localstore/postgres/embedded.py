@@ -207,14 +207,21 @@ class EmbeddedServer:
 
 
 @asynccontextmanager
-async def embedded_server(data: Path | str, *, version: int | None = None) -> AsyncIterator[Server]:
-    """Use the store's own server for a block: the running one, or one that is started and stopped at the end."""
+async def embedded_server(
+    data: Path | str, *, version: int | None = None, erase: bool = False
+) -> AsyncIterator[Server]:
+    """Use the store's own server for a block: the running one, or one that is started and stopped at the end.
+
+    With `erase` its data go, too: for a store that is itself thrown away, since root's cluster lies outside of it.
+    """
     embedded = EmbeddedServer(data, version=version)
     server = await embedded.use()
     try:
         yield server
     finally:
         await embedded.leave()
+        if erase:
+            await embedded.erase()
 
 
 def _of_system(error: OSError, folder: Path) -> ConfigurationError:

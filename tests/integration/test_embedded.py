@@ -223,6 +223,15 @@ async def test_start_keeps_a_server_that_a_command_started(store: Path) -> None:
     assert await EmbeddedServer(store).stop()
 
 
+async def test_erased_server_leaves_nothing(data: Path) -> None:
+    """A server for a passing store is gone with all its files, wherever they were."""
+    async with embedded_server(data, erase=True) as server:
+        folder = cluster_of(data).folder
+        assert await read(server) == []
+    assert not folder.exists()
+    assert list(data.iterdir()) == []
+
+
 async def test_cancelled_start_leaves_no_server(data: Path) -> None:
     """A command that is interrupted while its server starts leaves none behind."""
     starting = asyncio.ensure_future(EmbeddedServer(data).use())
