@@ -93,6 +93,7 @@ async def export_json(store: LocalStore, directory: Path, *, tenants: Collection
 
     Each tenant is read as of one moment. Files that are there already are replaced; others are left alone.
     """
+    await store.check()
     await asyncio.to_thread(_check_apart, directory, store.root)
     companies = await store.tenants()
     if missing := sorted(set(tenants or ()) - set(companies)):

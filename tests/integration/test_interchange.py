@@ -354,6 +354,8 @@ async def test_only_the_tenants_asked_for(store: LocalStore, tree: Path, tmp_pat
 
 async def test_directories_that_cannot_be_meant_are_refused(store: LocalStore, tree: Path, tmp_path: Path) -> None:
     """A missing directory, one without the layout, and an export into the store itself are clear errors."""
+    with pytest.raises(NotAStore, match="does not exist"):
+        await export_json(store, tmp_path / "out")
     with pytest.raises(NotAStore, match="not a directory"):
         await import_json(store, tmp_path / "missing")
     with pytest.raises(ConfigurationError, match="holds no <company>"):
