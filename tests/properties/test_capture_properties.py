@@ -40,10 +40,10 @@ SCHEMAS: Final[dict[str, tuple[str, ...]]] = {
 }
 
 # A trigger that sets a column again hides older values from every trigger that runs after the write.
-TOUCH: Final = """CREATE TRIGGER touch AFTER UPDATE OF a ON one WHEN NEW.a IS 'touch'
-BEGIN UPDATE one SET a = 'touched' WHERE a IS 'touch'; END"""
+TOUCH: Final = """CREATE TRIGGER touch AFTER UPDATE OF a ON one WHEN NEW.a IS 'A'
+BEGIN UPDATE one SET a = 'touched' WHERE a IS 'A'; END"""
 
-TEXTS: Final = ("1", "a", "A", "", "touch", "é", "a\0b", "raw")
+TEXTS: Final = ("1", "a", "A", "", "é", "a\0b", "raw")
 VALUES: Final = (*TEXTS, None, 0, 1, 1.0, 1.5, b"1", b"", 2**53 + 1, -(2**63), 1e300)
 
 # Mostly few values, so that rows meet; sometimes any.
@@ -214,7 +214,7 @@ def test_sealed_changes_lead_from_state_to_state(schema: str) -> None:
     """Changes applied in order reproduce the file at every seal, storage classes included, and every base is true."""
     seen: Counter[str] = Counter()
 
-    @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(story=st.lists(steps(), min_size=15, max_size=60), touch=st.booleans())
     def play(story: list[tuple[Any, ...]], touch: bool) -> None:
         with opened(schema, touch) as file:

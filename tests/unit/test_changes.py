@@ -122,6 +122,14 @@ def test_a_new_key_that_another_trigger_takes_away_again_never_was(connection: s
     ]
 
 
+def test_a_row_that_another_trigger_brings_back_was_there_before(connection: sqlite3.Connection) -> None:
+    """A trigger that answers a delete by an insert leaves an update of the row that production has."""
+    seals = Seals(connection, track(connection, "CREATE TABLE words (word TEXT PRIMARY KEY, n INT)"))
+    connection.execute("CREATE TRIGGER back AFTER DELETE ON words BEGIN INSERT INTO words VALUES (OLD.word, 0); END")
+    seals("INSERT INTO words VALUES ('a', 1)")
+    assert seals("DELETE FROM words") == [Change("u", (text("a"),), (text("a"), 0), (1,), (None, 1))]
+
+
 def test_C18_a_blob_written_in_place_is_in_the_next_snapshot(connection: sqlite3.Connection) -> None:
     """Incremental blob writes leave no mark, but a snapshot reads them."""
     seals = Seals(connection, track(connection, NOTES))
