@@ -175,9 +175,8 @@ class Merge:
         table = self.staging.table
         return f"""
             INSERT INTO localstore.undo
-                (batch, company_id, target, tbl, fingerprint, op, key, changed, before, row_xmin)
-            SELECT $1, $2, {quote_literal(self.target)}, {quote_literal(table.name)},
-                {quote_literal(table.fingerprint)}, {op}, key, {changed}, {before}, row_xmin FROM written"""
+                (batch, company_id, tbl, fingerprint, op, key, changed, before, row_xmin)
+            SELECT $1, $2, {quote_literal(table.name)}, {quote_literal(table.fingerprint)}, {op}, key, {changed}, {before}, row_xmin FROM written"""
 
     def _their_key(self) -> str:
         return "ARRAY[" + ", ".join(f"{self.theirs(place)}::text" for place in self.staging.key_places) + "]::text[]"

@@ -141,7 +141,13 @@ class RowEncoder:
         return any(self._columns[place].name in side for place in self._key)
 
     def _value(
-        self, place: int, value: Value | None, side: str, defects: dict[str, dict[str, dict[str, str]]], *, key: bool = False
+        self,
+        place: int,
+        value: Value | None,
+        side: str,
+        defects: dict[str, dict[str, dict[str, str]]],
+        *,
+        key: bool = False,
     ) -> bytes | None:
         name = self._columns[place].name
         if value is None and not key:

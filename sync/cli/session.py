@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
+import stamina
 from rich.console import Console
 
 from localstore.cli.output import run
@@ -61,6 +62,8 @@ class Session:
 
     def run(self, needs: Needs, doing: str, work: Callable[[SyncEngine], Awaitable[T]]) -> T:
         """Open what is needed, do the work, and return its result; what goes wrong ends the command."""
+        # A retry that helps is nobody's concern, and one that does not ends in an error that says all.
+        stamina.instrumentation.set_on_retry_hooks(())
         return run(self._work(needs, doing, work), json=self.json)
 
     def command(self, words: str, *, tenant: str | None = None) -> str:

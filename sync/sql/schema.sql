@@ -51,11 +51,10 @@ CREATE TABLE IF NOT EXISTS localstore.chunks (
     PRIMARY KEY (batch, chunk)
 );
 
+-- A promotion writes a row here for each row it touches, so the rows are lean and have one index.
 CREATE TABLE IF NOT EXISTS localstore.undo (
-    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     batch uuid NOT NULL,
     company_id text NOT NULL,
-    target text NOT NULL,
     tbl text NOT NULL,
     fingerprint text NOT NULL,
     op "char" NOT NULL,

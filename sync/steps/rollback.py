@@ -49,9 +49,10 @@ async def roll_back(
     counts: dict[str, dict[str, int]] = {}
     fingerprints: dict[str, str] = {}
     parts = await connection.fetch("SELECT DISTINCT tbl, fingerprint FROM localstore.undo WHERE batch = $1", batch)
-    for part in parts:
+    for number, part in enumerate(parts):
         known = registered[(part["tbl"], part["fingerprint"])]
-        step = Inverse(Merge(Staging(known.table, known.staging), known.relation, undone.target))
+        merge = Merge(Staging(known.table, known.staging), known.relation, undone.target)
+        step = Inverse(merge, number * ORDINALS_PER_TABLE)
         counts[part["tbl"]] = staged = await step.stage(connection, undone, inverse)
         await analyze(connection, step.merge.staging, sum(staged.values()))
         fingerprints[part["tbl"]] = part["fingerprint"]
@@ -89,6 +90,9 @@ async def roll_back(
 
 
 _UNLIMITED = 2**62
+ORDINALS_PER_OPERATION = 2**36
+ORDINALS_PER_TABLE = 2**43
+"""Each table's part of an inverse batch has ordinals of its own, as the tables of a sealed batch have."""
 
 
 async def _undoable(connection: asyncpg.Connection, batch: UUID) -> ledger.Entry:
@@ -123,6 +127,7 @@ class Inverse:
     """The inverse of one table's part of a batch."""
 
     merge: Merge
+    first_ordinal: int
 
     @property
     def _undo(self) -> str:
@@ -144,7 +149,7 @@ class Inverse:
         arguments = (inverse, undone.batch, undone.company_id)
         await connection.fetchval(
             f"""SELECT count(*) FROM (SELECT 1 FROM localstore.undo u JOIN {merge.relation} t ON {self._row}
-                WHERE {self._undo} AND $1::uuid IS NOT NULL ORDER BY u.id FOR UPDATE OF t) locked""",
+                WHERE {self._undo} AND $1::uuid IS NOT NULL ORDER BY u.key FOR UPDATE OF t) locked""",
             *arguments,
         )
         places = range(len(staging.columns))
@@ -154,13 +159,15 @@ class Inverse:
         theirs = ", ".join(merge.theirs(place) for place in places)
         before = {place: f"(u.before[{place + 1}])::{staging.type(place)}" for place in places}
         values = staging.value_places
+        ordinal = f"""{self.first_ordinal} + ascii(u.op::text) * {ORDINALS_PER_OPERATION}::bigint
+            + row_number() OVER (ORDER BY u.key)"""
         into = f"INSERT INTO {staging.relation} (batch, chunk, ordinal, op"
         there = f"FROM localstore.undo u JOIN {merge.relation} t ON {self._row} AND t.xmin = u.row_xmin"
         statements = {
-            "d": f"{into}, {keys}, {bases}) SELECT $1, 0, u.id, 'd', {their_keys}, {theirs} {there} "
+            "d": f"{into}, {keys}, {bases}) SELECT $1, 0, {ordinal}, 'd', {their_keys}, {theirs} {there} "
             f"WHERE {self._undo} AND u.op = 'i'",
             "u": f"{into}, changed, {keys}{''.join(f', n{place}, b{place}' for place in values)}) "
-            f"SELECT $1, 0, u.id, 'u', u.changed, {their_keys}"
+            f"SELECT $1, 0, {ordinal}, 'u', u.changed, {their_keys}"
             + "".join(
                 f", CASE WHEN get_bit(u.changed, {place}) = 1 THEN {before[place]} END, "
                 f"CASE WHEN get_bit(u.changed, {place}) = 1 THEN {merge.theirs(place)} END"
@@ -168,7 +175,7 @@ class Inverse:
             )
             + f" {there} WHERE {self._undo} AND u.op = 'u'",
             "i": f"{into}, {', '.join(f'n{place}' for place in places)}) "
-            f"SELECT $1, 0, u.id, 'i', {', '.join(before.values())} FROM localstore.undo u "
+            f"SELECT $1, 0, {ordinal}, 'i', {', '.join(before.values())} FROM localstore.undo u "
             f"WHERE {self._undo} AND u.op = 'd' AND NOT EXISTS (SELECT 1 FROM {merge.relation} t WHERE {self._row})",
         }
         counts = {}
@@ -184,8 +191,9 @@ class Inverse:
         """Return the rows of the batch that were written since."""
         rows = await connection.fetch(
             f"""SELECT u.key FROM localstore.undo u WHERE {self._undo} AND $3::text IS NOT NULL
-                AND NOT EXISTS (SELECT 1 FROM {self.merge.staging.relation} s WHERE s.batch = $1 AND s.ordinal = u.id)
-                ORDER BY u.id""",
+                AND u.key NOT IN (SELECT {self.merge.staging.key_text("s")} FROM {self.merge.staging.relation} s
+                    WHERE s.batch = $1)
+                ORDER BY u.key""",
             inverse,
             undone.batch,
             undone.company_id,

@@ -32,7 +32,7 @@ __all__ = ["DIFFERENCES_MAX", "Difference", "TableVerified", "Verified", "Why", 
 SNAPSHOT_ATTEMPTS: Final = 3
 """How often production is looked at anew because a promotion ended between the two snapshots."""
 
-EXPLAINED_AT_A_TIME: Final = 2_000
+EXPLAINED_AT_A_TIME: Final = 5_000
 
 NEVER_SENT: Final = "production has never been sent the table in this shape"
 

@@ -117,23 +117,44 @@ class History:
 
     async def foreign(self, keys: Sequence[tuple[str, ...]]) -> dict[int, Written]:
         """Return the last write of each row by anybody but this replica, by the row's place in `keys`."""
-        if not keys or not (self._any_foreign or self._others):
-            return {}
+        found: dict[int, Written] = {}
+        if keys and self._any_foreign:
+            found = await self._edits(keys)
+        if keys and self._others:
+            for at, written in (await self._promoted_by_others(keys)).items():
+                if at not in found or found[at].number < written.number:
+                    found[at] = written
+        return found
+
+    async def _edits(self, keys: Sequence[tuple[str, ...]]) -> dict[int, Written]:
+        # Row by row through the feed's index: joined as a whole, the feed would be read whole for every few rows.
+        rows = await self._connection.fetch(
+            f"""
+            WITH q AS ({self._keys(exact=True)})
+            SELECT q.at, w.id, w.origin, w.at AS written
+            FROM q CROSS JOIN LATERAL (
+                SELECT f.id, coalesce(f.origin, '') AS origin, f.at FROM localstore.feed f
+                WHERE f.company_id = $1 AND f.target = $2 AND f.tbl = $3 AND f.key = q.key AND f.batch IS NULL
+                ORDER BY f.id DESC LIMIT 1
+            ) w
+            WHERE $4::uuid IS NOT NULL
+            """,
+            *self._scope,
+            self._replica,
+            *self._arrays(keys),
+        )
+        return {row["at"]: Written(row["id"], row["origin"], row["written"]) for row in rows}
+
+    async def _promoted_by_others(self, keys: Sequence[tuple[str, ...]]) -> dict[int, Written]:
         rows = await self._connection.fetch(
             f"""
             WITH q AS ({self._keys(exact=True)}),
                 others AS (SELECT * FROM unnest({self._parameters(4)}::uuid[], {self._parameters(5)}::bigint[],
                     {self._parameters(6)}::text[], {self._parameters(7)}::timestamptz[]) AS o(batch, id, who, at))
-            SELECT DISTINCT ON (q.at) q.at, w.id, w.who, w.written
-            FROM q JOIN (
-                SELECT f.key, f.id, coalesce(f.origin, '') AS who, f.at AS written FROM localstore.feed f
-                WHERE f.company_id = $1 AND f.target = $2 AND f.tbl = $3 AND f.batch IS NULL
-                UNION ALL
-                SELECT u.key, o.id, o.who, o.at FROM localstore.undo u JOIN others o ON o.batch = u.batch
-                WHERE u.company_id = $1 AND u.target = $2 AND u.tbl = $3
-            ) w ON w.key = q.key
-            WHERE $4::uuid IS NOT NULL
-            ORDER BY q.at, w.id DESC
+            SELECT DISTINCT ON (q.at) q.at, o.id, o.who, o.at AS written
+            FROM q JOIN localstore.undo u ON u.key = q.key JOIN others o ON o.batch = u.batch
+            WHERE u.company_id = $1 AND u.target = $2 AND u.tbl = $3 AND $4::uuid IS NOT NULL
+            ORDER BY q.at, o.id DESC
             """,
             *self._scope,
             self._replica,

@@ -99,8 +99,8 @@ async def world(production: str, superuser: asyncpg.Connection, tables: tuple[Ta
         )
         await superuser.execute("INSERT INTO localstore.chunks (batch, chunk, rows) VALUES ($1, 0, 1)", batch)
         await superuser.execute(
-            "INSERT INTO localstore.undo (batch, company_id, target, tbl, fingerprint, op, key) "
-            "VALUES ($1, $2, 'public', 'tickets', 'f', 'i', '{1}')",
+            "INSERT INTO localstore.undo (batch, company_id, tbl, fingerprint, op, key) "
+            "VALUES ($1, $2, 'tickets', 'f', 'i', '{1}')",
             batch,
             company,
         )

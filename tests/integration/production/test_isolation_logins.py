@@ -129,8 +129,8 @@ async def test_R8_a_limited_login_gains_nothing_by_taking_a_role(
         ),
         "INSERT INTO localstore.chunks (batch, chunk, rows) VALUES (gen_random_uuid(), 0, 0)",
         (
-            "INSERT INTO localstore.undo (batch, company_id, target, tbl, fingerprint, op, key) "
-            "VALUES (gen_random_uuid(), 'beta', 'public', 'tickets', 'f', 'i', '{1}')"
+            "INSERT INTO localstore.undo (batch, company_id, tbl, fingerprint, op, key) "
+            "VALUES (gen_random_uuid(), 'beta', 'tickets', 'f', 'i', '{1}')"
         ),
         "INSERT INTO localstore.held (batch, company_id) VALUES (gen_random_uuid(), 'beta')",
         "INSERT INTO localstore.replicas (company_id, replica) VALUES ('beta', gen_random_uuid())",
