@@ -89,7 +89,8 @@ def record(connection: sqlite3.Connection, sealed: Sealed, target: str) -> bool:
 def acknowledge(connection: sqlite3.Connection, batch: UUID) -> None:
     """Note that production has the batch, and trim its marks; doing it twice changes nothing."""
     connection.execute(
-        "UPDATE localstore_batches SET state = 'acknowledged', acknowledged_at = ? WHERE batch = ? AND state = 'sealed'",
+        "UPDATE localstore_batches SET state = 'acknowledged', acknowledged_at = ? "
+        "WHERE batch = ? AND state = 'sealed'",
         (datetime.now(UTC).isoformat(), str(batch)),
     )
     (marks_to,) = connection.execute(

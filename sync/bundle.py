@@ -112,7 +112,7 @@ class BundleWriter:
         self._path = outbox / f"{head.batch}.bundle"
         self._partial = self._path.with_suffix(".partial")
         self._digest = hashlib.blake2b(digest_size=32)
-        self._file = open(os.open(self._partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")  # noqa: SIM115 closed by finish or discard
+        self._file = os.fdopen(os.open(self._partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
         self._counts: dict[str, dict[str, int]] = {}
         self._chunks = 0
         self._ordinal = 0

@@ -38,10 +38,11 @@ class Checks:
         )
 
     def _defects(self) -> str:
-        first = "(SELECT d.key FROM jsonb_each(coalesce(NULLIF(s.defect -> 'n', '{}'), s.defect -> 'b')) d LIMIT 1)"
-        message = "(SELECT d.value ->> 'message' FROM jsonb_each(coalesce(NULLIF(s.defect -> 'n', '{}'), s.defect -> 'b')) d LIMIT 1)"
-        detail = f"coalesce(s.detail, '{{}}') || jsonb_build_object('column', {first}, 'message', {message})"
-        return self._hold("value", detail, "s.defect IS NOT NULL")
+        first = (
+            "(SELECT jsonb_build_object('column', d.key, 'message', d.value -> 'message') "
+            "FROM jsonb_each(coalesce(NULLIF(s.defect -> 'n', '{}'), s.defect -> 'b')) AS d LIMIT 1)"
+        )
+        return self._hold("value", f"coalesce(s.detail, '{{}}') || {first}", "s.defect IS NOT NULL")
 
     def _not_null(self) -> list[str]:
         staging = self.merge.staging

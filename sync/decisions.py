@@ -109,11 +109,11 @@ class Quarantine(_Held):
         return await self._decide(address, tenants, _discard)
 
 
-def _retry(connection: sqlite3.Connection, item: HeldItem, table: Table) -> None:
+def _retry(connection: sqlite3.Connection, item: HeldItem, _table: Table) -> None:
     release(connection, [_stored_key(item)], RETRY)
 
 
-def _use_local(connection: sqlite3.Connection, item: HeldItem, table: Table) -> None:
+def _use_local(connection: sqlite3.Connection, item: HeldItem, _table: Table) -> None:
     release(connection, [_stored_key(item)], LOCAL)
 
 
@@ -148,13 +148,13 @@ def _value(table: Table, name: str, text: str | None) -> Bindable | None:
     return None if text is None else decode_text(table.by_name[name].kind, text)
 
 
-def _where(connection: sqlite3.Connection, item: HeldItem, table: Table) -> tuple[str, list[Bindable | None]]:
+def _where(item: HeldItem, table: Table) -> tuple[str, list[Bindable | None]]:
     values = [item.tenant if name == table.company else _value(table, name, item.key[name]) for name in table.key]
     return " AND ".join(f"{quote_identifier(name)} = ?" for name in table.key), values
 
 
 def _set(connection: sqlite3.Connection, item: HeldItem, table: Table, columns: Mapping[str, str | None]) -> None:
-    where, key = _where(connection, item, table)
+    where, key = _where(item, table)
     sets = ", ".join(f"{quote_identifier(name)} = ?" for name in columns)
     values = [_value(table, name, text) for name, text in columns.items()]
     done = connection.execute(f"UPDATE {quote_identifier(table.name)} SET {sets} WHERE {where}", [*values, *key])
@@ -168,5 +168,5 @@ def _set(connection: sqlite3.Connection, item: HeldItem, table: Table, columns: 
 
 
 def _delete(connection: sqlite3.Connection, item: HeldItem, table: Table) -> None:
-    where, key = _where(connection, item, table)
+    where, key = _where(item, table)
     connection.execute(f"DELETE FROM {quote_identifier(table.name)} WHERE {where}", key)

@@ -51,13 +51,17 @@ class HeldMerge:
             self._yield_to_changes(),
             self._compose(),
             self._forget(),
-            f"UPDATE {self.staging.relation} s SET reason = '=' "
-            "WHERE s.batch = $1 AND s.reason IS NULL AND s.op IN ('r', 'l')",
+            self._drop_idle_releases(),
         ]
+
+    def _drop_idle_releases(self) -> str:
+        return f"""UPDATE {self.staging.relation} s SET reason = '='
+            WHERE s.batch = $1 AND s.reason IS NULL AND s.op IN ('r', 'l')"""
 
     def _release(self) -> str:
         return f"""
-            UPDATE localstore.held h SET released = true, base = CASE WHEN s.op = 'l' THEN coalesce(h.base, '{{}}') || coalesce((
+            UPDATE localstore.held h SET released = true, base = CASE WHEN s.op = 'l'
+                THEN coalesce(h.base, '{{}}') || coalesce((
                 SELECT jsonb_object_agg(c.name, h.production -> c.name)
                 FROM unnest({self._names}) WITH ORDINALITY AS c(name, at)
                 WHERE get_bit(s.changed, c.at::integer - 1) = 1 AND h.production ? c.name), '{{}}') ELSE h.base END

@@ -135,7 +135,8 @@ async def show(connection: asyncpg.Connection, entry: ledger.Entry, limit: int) 
     known = {shape: found.table for shape, found in (await registered(connection, entry.target)).items()}
     total = await connection.fetchval("SELECT count(*) FROM localstore.undo WHERE batch = $1", entry.batch)
     rows = await connection.fetch(
-        "SELECT tbl, fingerprint, op, key, changed, before FROM localstore.undo WHERE batch = $1 ORDER BY tbl, key LIMIT $2",
+        "SELECT tbl, fingerprint, op, key, changed, before FROM localstore.undo "
+        "WHERE batch = $1 ORDER BY tbl, key LIMIT $2",
         entry.batch,
         limit,
     )

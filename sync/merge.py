@@ -37,7 +37,7 @@ class Merge:
         return " AND ".join(parts)
 
     def same(self, left: str, right: str, place: int) -> str:
-        """Return the test that two values of a column are equal, NULLs included, bit for bit where text is concerned."""
+        """Return the test that two values of a column are equal, NULLs included, text bit for bit."""
         collate = ' COLLATE "C"' if self.staging.columns[place].kind is Kind.TEXT else ""
         return f"{left} IS NOT DISTINCT FROM {right}{collate}"
 
@@ -176,7 +176,8 @@ class Merge:
         return f"""
             INSERT INTO localstore.undo
                 (batch, company_id, tbl, fingerprint, op, key, changed, before, row_xmin)
-            SELECT $1, $2, {quote_literal(table.name)}, {quote_literal(table.fingerprint)}, {op}, key, {changed}, {before}, row_xmin FROM written"""
+            SELECT $1, $2, {quote_literal(table.name)}, {quote_literal(table.fingerprint)},
+                {op}, key, {changed}, {before}, row_xmin FROM written"""
 
     def _their_key(self) -> str:
         return "ARRAY[" + ", ".join(f"{self.theirs(place)}::text" for place in self.staging.key_places) + "]::text[]"
@@ -224,7 +225,7 @@ class Merge:
         return statements
 
     def agree_deletes(self) -> list[str]:
-        """Compare the deletes whose row is gone (they agree) or was changed (a conflict, unless a policy settles it)."""
+        """Compare the deletes whose row is gone (they agree) or was changed (a conflict unless a policy settles it)."""
         tests = {
             place: self.differ(self.theirs(place), f"s.b{place}", place)
             for place in self.staging.value_places
@@ -246,7 +247,7 @@ class Merge:
         return statements
 
     def settle_snapshot(self, quiet: str) -> list[str]:
-        """Turn snapshot rows into inserts and updates; `quiet` tests that nobody else wrote the row since the cursor."""
+        """Turn snapshot rows into inserts and updates; `quiet` tests that nobody else wrote the row."""
         there = f"{MINE} AND s.op = 's' AND {self.match}"
         differing = self.bits(lambda place: self.differ(self.theirs(place), f"s.n{place}", place))
         bases = "".join(f", b{place} = {self.theirs(place)}" for place in self.staging.value_places)

@@ -104,11 +104,11 @@ async def promote_planned(
 async def try_staged(connection: asyncpg.Connection, company: str, target: str, options: Options) -> list[Outcome]:
     """Promote a company's staged batches and roll everything back: what a plan is."""
     known = await registered(connection, target)
-    outcomes = []
+    outcomes: list[Outcome] = []
     try:
         async with promotion(connection, company):
-            for entry in await ledger.staged(connection, company, target):
-                outcomes.append(await promote(connection, entry, known, options))
+            entries = await ledger.staged(connection, company, target)
+            outcomes = [await promote(connection, entry, known, options) for entry in entries]
             raise _Undone
     except _Undone:
         return outcomes

@@ -30,9 +30,10 @@ from localstore.postgres.policies import APP
 from localstore.postgres.quoting import quote_identifier
 from localstore.store import LocalStore
 from localstore.tenant import Tenant
+from sync.access import EMBEDDED
 from sync.cli.tables import plural, print_counts, print_failures, say, short
 from sync.cli.verified import Verification, check_all, count_causes
-from sync.engine import EMBEDDED, SyncEngine
+from sync.engine import SyncEngine
 from sync.errors import SyncError
 from sync.link import Link
 from sync.results import EXIT_REMAINS, Result, TenantResult

@@ -21,8 +21,9 @@ from localstore.errors import NotAStore, TenantNotFound
 from localstore.identifiers import check_tenant_id
 from localstore.postgres.embedded import FOLDER
 from localstore.store import LocalStore
+from sync.access import EMBEDDED
 from sync.config import SyncSettings
-from sync.engine import EMBEDDED, SyncEngine
+from sync.engine import SyncEngine
 from sync.errors import NotPrepared
 from sync.production import is_prepared
 

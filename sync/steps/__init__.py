@@ -1,0 +1,1 @@
+"""The steps of a push, one file each."""
