@@ -153,7 +153,7 @@ class History:
                     {self._parameters(6)}::text[], {self._parameters(7)}::timestamptz[]) AS o(batch, id, who, at))
             SELECT DISTINCT ON (q.at) q.at, o.id, o.who, o.at AS written
             FROM q JOIN localstore.undo u ON u.key = q.key JOIN others o ON o.batch = u.batch
-            WHERE u.company_id = $1 AND u.target = $2 AND u.tbl = $3 AND $4::uuid IS NOT NULL
+            WHERE u.company_id = $1 AND u.tbl = $3 AND $2::text IS NOT NULL AND $4::uuid IS NOT NULL
             ORDER BY q.at, o.id DESC
             """,
             *self._scope,
@@ -180,7 +180,7 @@ class History:
                     AS o(batch, id))
             SELECT q.at, o.id, u.op, u.changed::text AS changed, u.fingerprint
             FROM q JOIN localstore.undo u ON u.key = q.key JOIN own o ON o.batch = u.batch
-            WHERE u.company_id = $1 AND u.target = $2 AND u.tbl = $3 AND $4::uuid IS NOT NULL
+            WHERE u.company_id = $1 AND u.tbl = $3 AND $2::text IS NOT NULL AND $4::uuid IS NOT NULL
             """,
             *self._scope,
             self._replica,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,12 @@ import pytest
 
 from localstore import LocalStore
 from localstore.helpdesk.models import Conversation, KnowledgeArticle, ProcessingProgress, Ticket
+from localstore.sqlite.database import Database, Snapshot
 from sync import SyncEngine
-from sync.steps.verify import Difference, TableVerified, Verified, Why
+from sync.production import registered
+from sync.steps.verify import Difference, TableVerified, Verified, Why, verify
+
+Login = Callable[..., str]
 
 MODELS = [Ticket, Conversation, KnowledgeArticle, ProcessingProgress]
 
@@ -312,3 +318,87 @@ async def test_the_json_of_a_difference_names_its_key(store: LocalStore, engine:
     assert only["key"] == {"platform": "freshdesk", "ticket_id": "2"}
     assert only["why"] == "pending"
     assert only["column"] is None
+
+
+async def test_a_promotion_between_the_two_snapshots_is_no_drift(
+    store: LocalStore, engine: SyncEngine, production: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch promoted and acknowledged after production was looked at makes the verification look again."""
+    tenant = store.tenant("acme")
+    await tenant.put_many([ticket(1), ticket(2)])
+    await engine.push(promote=True)
+    await local(store, lambda file: file.execute("UPDATE tickets SET title = 'new'"))
+    snapshot = Database.snapshot
+    interleaved = False
+
+    @asynccontextmanager
+    async def later(database: Database) -> AsyncIterator[Snapshot]:
+        nonlocal interleaved
+        if not interleaved:
+            interleaved = True
+            await engine.push(promote=True)
+        async with snapshot(database) as opened:
+            yield opened
+
+    connection = await asyncpg.connect(production)
+    try:
+        known = await registered(connection, "public")
+        monkeypatch.setattr(Database, "snapshot", later)
+        found = await verify(connection, tenant.database, "public", known)
+    finally:
+        await connection.close()
+    assert interleaved
+    assert found.equal, found.tables["tickets"].differences
+
+
+async def test_reading_rights_suffice(store: LocalStore, engine: SyncEngine, production: str, login: Login) -> None:
+    """A login that is a member of the reader's role alone can verify, and sees what differs and why."""
+    tenant = store.tenant("acme")
+    await tenant.put_many([ticket(1), ticket(2, title="a\0b")])
+    await engine.push(promote=True)
+    connection = await asyncpg.connect(login("localstore_reader"))
+    try:
+        known = await registered(connection, "public")
+        found = await verify(connection, tenant.database, "public", known)
+    finally:
+        await connection.close()
+    assert found.tables["tickets"].causes == {Why.HELD: 1}
+
+
+async def test_a_limited_login_verifies_its_own_company(
+    store: LocalStore, engine: SyncEngine, app: asyncpg.Connection, login: Login
+) -> None:
+    """R8: a login limited to another company finds nothing of this one, so that all of it differs."""
+    tenant = store.tenant("acme")
+    await tenant.put(ticket(1))
+    await engine.push(promote=True)
+    url = login("localstore_reader")
+    connection = await asyncpg.connect(url)
+    try:
+        known = await registered(connection, "public")
+        name = await connection.fetchval("SELECT session_user")
+        for company, equal in (("other", False), ("acme", True)):
+            await app.execute("DELETE FROM localstore.logins")
+            await app.execute("SELECT localstore.limit_login($1, $2)", name, company)
+            found = await verify(connection, tenant.database, "public", known)
+            assert found.equal is equal
+    finally:
+        await connection.close()
+        await app.execute("DELETE FROM localstore.logins")
+
+
+async def test_writers_go_on_while_verifying(store: LocalStore, engine: SyncEngine) -> None:
+    """Puts that are committed while a verification runs neither wait for it nor show as drift."""
+    tenant = store.tenant("acme")
+    await tenant.put_many([ticket(number) for number in range(3_000)])
+    await engine.push(promote=True)
+
+    async def write() -> None:
+        for number in range(200):
+            await tenant.put(ticket(number, title="meanwhile"))
+
+    found, _ = await asyncio.gather(verified(engine), write())
+    assert found.explained
+    later = await table(engine)
+    assert set(later.causes) == {Why.PENDING}
+    assert {one.key[-1] for one in later.differences} == {str(number) for number in range(200)}
