@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
+import subprocess
+import sys
+import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -73,8 +77,8 @@ def steps(draw: st.DrawFn) -> tuple[Any, ...]:
 class File:
     """A file with capture, and a shadow of it that learns of writes by sealed changes alone."""
 
-    def __init__(self, schema: str, touch: bool) -> None:
-        self.connection = sqlite3.connect(":memory:", isolation_level=None)
+    def __init__(self, schema: str, touch: bool, path: str = ":memory:") -> None:
+        self.connection = sqlite3.connect(path, isolation_level=None)
         layout.create(self.connection)
         for statement in SCHEMAS[schema]:
             self.connection.execute(statement)
@@ -199,14 +203,60 @@ def typed(row: Any) -> Any:
     return tuple((type(value).__name__, value) for value in row)
 
 
-@contextlib.contextmanager
-def opened(schema: str, touch: bool) -> Iterator[File]:
-    """Open a file and close it."""
-    file = File(schema, touch)
+class OutsideFile(File):
+    """A file that another program writes: the sqlite3 shell, or a bare Python where there is none."""
+
+    def __init__(self, schema: str, touch: bool, path: str) -> None:
+        super().__init__(schema, touch, path)
+        self.path = path
+        self.script: list[str] = []
+
+    def seal(self, trims: bool) -> None:
+        """Let the other program run what has gathered, then seal."""
+        shell = shutil.which("sqlite3")
+        command = [shell] if shell else [sys.executable, "-c", BARE]
+        subprocess.run([*command, self.path], input="\n".join(self.script), text=True, capture_output=True, check=False)
+        self.script.clear()
+        super().seal(trims)
+
+    def _run(self, statement: str, bound: list[Any]) -> None:
+        for value in bound:
+            statement = statement.replace("?", literal(value), 1)
+        self.script.append(f"{statement};")
+
+
+BARE: Final = """
+import contextlib, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+for line in sys.stdin:
+    with contextlib.suppress(sqlite3.Error):
+        connection.execute(line)
+"""
+
+
+def literal(value: Any) -> str:
+    """Return a value as SQL text that a shell reads on one line."""
+    if isinstance(value, str):
+        return f"CAST(x'{value.encode().hex()}' AS TEXT)"
+    if isinstance(value, bytes):
+        return f"x'{value.hex()}'"
+    return "NULL" if value is None else repr(value)
+
+
+def play(file: File, story: list[tuple[Any, ...]]) -> Counter[str]:
+    """Run a story on a file and close it; return how many changes of each kind were sealed."""
     try:
-        yield file
+        for step in story:
+            if step[0] == "seal":
+                file.seal(step[1])
+            elif step[0] == "turn":
+                file.turn(step[1])
+            else:
+                file.write(*step)
+        file.seal(trims=False)
     finally:
         file.connection.close()
+    return file.seen
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
@@ -216,17 +266,26 @@ def test_sealed_changes_lead_from_state_to_state(schema: str) -> None:
 
     @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(story=st.lists(steps(), min_size=15, max_size=60), touch=st.booleans())
-    def play(story: list[tuple[Any, ...]], touch: bool) -> None:
-        with opened(schema, touch) as file:
-            for step in story:
-                if step[0] == "seal":
-                    file.seal(step[1])
-                elif step[0] == "turn":
-                    file.turn(step[1])
-                else:
-                    file.write(*step)
-            file.seal(trims=False)
-            seen.update(file.seen)
+    def stories(story: list[tuple[Any, ...]], touch: bool) -> None:
+        seen.update(play(File(schema, touch), story))
 
-    play()
+    stories()
     assert set(seen) == {"i", "u", "d"}, "the stories did not get far enough to tell anything"
+
+
+def test_another_program_may_write_the_story() -> None:
+    """What a program that knows nothing of the toolkit writes to the file is sealed as truly as our own writes."""
+    seen: Counter[str] = Counter()
+
+    @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(
+        schema=st.sampled_from(list(SCHEMAS)),
+        story=st.lists(steps(), min_size=30, max_size=80),
+        touch=st.booleans(),
+    )
+    def stories(schema: str, story: list[tuple[Any, ...]], touch: bool) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            seen.update(play(OutsideFile(schema, touch, str(Path(folder, "store.db"))), story))
+
+    stories()
+    assert seen["i"] > 0, "the stories did not get far enough to tell anything"
