@@ -19,10 +19,14 @@ from localstore.schema.tables import Column, ForeignKey, Index, Kind, Policy, Ta
 
 
 class Colour(Enum):
+    """A closed set of words."""
+
     RED = "red"
 
 
 class Everything(SQLModel, table=True):
+    """One column of every type."""
+
     __tablename__ = "reflect_everything"
     __policies__: ClassVar[dict[str, str]] = {"count": "local"}
     name: str = Field(primary_key=True)
@@ -43,27 +47,35 @@ class Everything(SQLModel, table=True):
 
 
 class Base(DeclarativeBase):
-    pass
+    """The base of the plain SQLAlchemy models."""
 
 
 class Marked(sa.types.TypeDecorator[Any]):
+    """A type that says itself what it means."""
+
     impl = sa.Text
     cache_ok = True
     localstore_kind = "json"
 
 
 class Wrapped(sa.types.TypeDecorator[Any]):
+    """A type that means what it wraps."""
+
     impl = sa.BigInteger
     cache_ok = True
 
 
 class Parent(Base):
+    """A table that another one refers to."""
+
     __tablename__ = "reflect_parent"
     company_id = sa.Column(sa.Text, primary_key=True)
     code = sa.Column(sa.Text, primary_key=True)
 
 
 class Child(Base):
+    """A table with every constraint and index."""
+
     __tablename__ = "reflect_child"
     id = sa.Column(sa.Integer, primary_key=True)
     company_id = sa.Column(sa.Text)
@@ -83,11 +95,15 @@ class Child(Base):
 
 
 class Without(Base):
+    """A table without a company."""
+
     __tablename__ = "reflect_without"
     id = sa.Column(sa.Integer, primary_key=True)
 
 
 class Unmapped(Base):
+    """A table with a type that production lacks."""
+
     __tablename__ = "reflect_unmapped"
     id = sa.Column(sa.Integer, primary_key=True)
     span = sa.Column(sa.types.NullType)
