@@ -1,7 +1,7 @@
 """Time a push of many rows, step by step, against COPY of the same rows into the same indexed table.
 
-Run `python benchmarks/promotion.py [ROWS [URL]]` (an empty database; else an embedded one); figures are ratios to COPY, measured in the same run, and depend little on
-the machine. The table has a text key, ten columns, two indexes and row-level security.
+Run `python benchmarks/promotion.py [ROWS [URL]]`, with the URL of an empty database, else an embedded one. Figures are
+ratios to COPY, measured in the same run. The table has a uuid key, ten columns, two indexes and row-level security.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Tables as values: read from models or from a file, compared, and turned into statements."""

@@ -1,10 +1,11 @@
-"""The way of a batch: sealed, staged, promoted, acknowledged, taken back; on a real SQLite file and a real PostgreSQL."""
+"""The way of a batch: sealed, staged, promoted, acknowledged, taken back; on a real SQLite and a real PostgreSQL."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -16,9 +17,9 @@ from sync import SyncEngine
 pytestmark = pytest.mark.usefixtures("production")
 
 
-def ticket(number: int, **columns: object) -> Ticket:
+def ticket(number: int, **columns: Any) -> Ticket:
     """Return a ticket of company acme."""
-    fields = {"title": f"Ticket {number}", "status": "open", "priority": "low", **columns}
+    fields: dict[str, Any] = {"title": f"Ticket {number}", "status": "open", "priority": "low", **columns}
     return Ticket(company_id="acme", platform="freshdesk", ticket_id=str(number), **fields)
 
 
