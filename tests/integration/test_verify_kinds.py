@@ -390,10 +390,13 @@ async def test_nothing_is_written_on_either_side(pair: Pair) -> None:
     assert (role, company, transaction) == (True, "", True)
 
 
-async def test_a_cancelled_verification_ends(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rows", [3, 50_000])
+async def test_a_cancelled_verification_ends(pair: Pair, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     """F24: a cancellation in the middle of a COPY ends the verification instead of waiting for the COPY's end."""
     await pair.track("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)")
-    await pair.connection.execute("INSERT INTO t SELECT 'acme', n, repeat('x', 1000) FROM generate_series(1, 50000) n")
+    await pair.connection.execute(
+        f"INSERT INTO t SELECT 'acme', n, repeat('x', 1000) FROM generate_series(1, {rows}) n"
+    )
     begun = asyncio.Event()
     take = Comparison.take
 
