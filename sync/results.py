@@ -58,7 +58,9 @@ class TenantResult:
         """Return what the command would exit with for this tenant alone."""
         if self.failure is not None:
             return self.failure.exit_code
-        return EXIT_REMAINS if self.held or self.left_alone else EXIT_DONE
+        # What was requeued is counted as held, too, but is in line again.
+        remain = self.held if self.state != "requeued" else 0
+        return EXIT_REMAINS if remain or self.left_alone else EXIT_DONE
 
     def to_json(self) -> dict[str, Any]:
         """Return the tenant's entry."""

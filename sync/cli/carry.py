@@ -133,10 +133,11 @@ def promote(
     """Bring what is staged into effect, each batch in one transaction."""
     settings = _settings(schema, on_error, allow_deletes, timeout, concurrency)
     session = _session(data, to, tenant, settings, json=json, quiet=quiet)
+    meant = _meant(what)
     done = session.run(
         Needs.PRODUCTION,
         "promoting",
-        lambda engine: carried(session, engine, engine.promote(_meant(what), session.tenants)),
+        lambda engine: carried(session, engine, engine.promote(meant, session.tenants)),
     )
     show_result(session, "promote", done)
 
