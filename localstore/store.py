@@ -23,7 +23,7 @@ from localstore.sqlite.permissions import FILE_MODE, FOLDER_MODE, make_folder, t
 from localstore.sqlite.prepare import Models, is_prepared, prepare
 from localstore.sqlite.registry import registry
 from localstore.sqlite.template import FILE_NAME, create_tenant
-from localstore.sqlite.threads import in_thread
+from localstore.sqlite.threads import acquire, in_thread
 from localstore.tenant import Tenant
 
 MARKER = ".localstore"
@@ -125,7 +125,7 @@ class LocalStore:
     async def _open(self, company_id: str) -> Database:
         if self._closed:
             raise StoreError(f"the store {self.root} is closed", hint="open it again with LocalStore(…)")
-        database = await in_thread(partial(self._acquire, company_id))
+        database = await acquire(partial(self._acquire, company_id), registry().release)
         try:
             if not await database.read(lambda connection: is_prepared(connection, self._models)):
                 await database.write(lambda connection: prepare(connection, self._models))

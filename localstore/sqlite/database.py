@@ -6,10 +6,10 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from threading import RLock
+from threading import Lock, RLock
 from time import monotonic
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ from localstore.sqlite.descriptors import Descriptors
 from localstore.sqlite.failures import translate
 from localstore.sqlite.identity import Identity
 from localstore.sqlite.layout import CatalogueEntry, read_catalogue
-from localstore.sqlite.threads import in_thread
+from localstore.sqlite.threads import acquire, in_thread
 from localstore.sqlite.writer import Turn, Writer
 
 T = TypeVar("T")
@@ -50,6 +50,33 @@ class Snapshot:
                 return await in_thread(partial(work, self._connection), on_cancel=self._connection.interrupt)
             except sqlite3.Error as error:
                 raise translate(error, self._tenant) from error
+
+
+class _Reading:
+    """One read that may be interrupted, but only as long as it has its connection: the next reader must not be hit."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._interrupted = False
+
+    @contextmanager
+    def using(self, connection: sqlite3.Connection) -> Iterator[None]:
+        with self._lock:
+            if self._interrupted:
+                raise sqlite3.OperationalError("interrupted")
+            self._connection = connection
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._connection = None
+
+    def interrupt(self) -> None:
+        with self._lock:
+            self._interrupted = True
+            if self._connection is not None:
+                self._connection.interrupt()
 
 
 class Database:
@@ -107,16 +134,9 @@ class Database:
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` in one read transaction and return its result; other readers and the writer go on meanwhile."""
-        reading: list[sqlite3.Connection] = []
-
-        def interrupt() -> None:
-            for connection in reading:
-                # The reader may have been closed between the cancellation and now.
-                with suppress(sqlite3.ProgrammingError):
-                    connection.interrupt()
-
         self._check_process()
-        return await in_thread(partial(self._read, work, reading), on_cancel=interrupt)
+        reading = _Reading()
+        return await in_thread(partial(self._read, work, reading), on_cancel=reading.interrupt)
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` in a write transaction and return its result once it is committed to the disk.
@@ -135,12 +155,16 @@ class Database:
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Snapshot]:
         """Open a read-only connection inside one read transaction, for as long as the context lasts."""
-        self._check_process()
-        connection = await in_thread(self.begin_reading)
+        connection = await self.begin_reading()
         try:
             yield Snapshot(connection, self.company_id)
         finally:
             await in_thread(partial(self.end_reading, connection))
+
+    async def begin_reading(self) -> sqlite3.Connection:
+        """Return a reader inside a read transaction; `end_reading` takes it back."""
+        self._check_process()
+        return await acquire(self._begin_reading, self.end_reading)
 
     async def refresh(self) -> None:
         """Read the identity and the catalogue again, after something changed them."""
@@ -165,7 +189,7 @@ class Database:
 
     def open(self) -> None:
         """Check that the file is this tenant's and learn what it holds."""
-        self._read(self.learn, [])
+        self._read(self.learn, _Reading())
 
     def sleep(self) -> bool:
         """Close the connections if nobody uses them; return whether they are closed."""
@@ -179,8 +203,7 @@ class Database:
         finally:
             self._lock.release()
 
-    def begin_reading(self) -> sqlite3.Connection:
-        """Return a reader inside a read transaction; `end_reading` takes it back."""
+    def _begin_reading(self) -> sqlite3.Connection:
         with self._translated():
             connection = self._take_reader()
             try:
@@ -206,15 +229,14 @@ class Database:
             connection.close()
             self._count()
 
-    def _read(self, work: Callable[[sqlite3.Connection], T], reading: list[sqlite3.Connection]) -> T:
+    def _read(self, work: Callable[[sqlite3.Connection], T], reading: _Reading) -> T:
         with self._translated():
             connection = self._take_reader()
-            reading.append(connection)
             try:
-                connection.execute("BEGIN")
-                return work(connection)
+                with reading.using(connection):
+                    connection.execute("BEGIN")
+                    return work(connection)
             finally:
-                reading.clear()
                 self.end_reading(connection)
 
     @contextmanager

@@ -64,7 +64,7 @@ class Sessions:
 
     async def _begin_reading(self) -> DriverConnection:
         database = await self._database()
-        return _ReadingConnection(await in_thread(database.begin_reading), database)
+        return _ReadingConnection(await database.begin_reading(), database)
 
 
 class TenantSession(Session):

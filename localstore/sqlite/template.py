@@ -41,7 +41,9 @@ def create_tenant(folder: Path, company_id: str, models: Models, mode: str = "fi
         _name(unfinished, company_id, mode)
         _sync(unfinished)
         unfinished.rename(path)
+        # The file is safe from a power cut only when its name is, and its folder's name.
         _sync(folder)
+        _sync(folder.parent)
 
 
 @lru_cache(maxsize=16)

@@ -11,6 +11,7 @@ import asyncio
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, TypeVar
@@ -237,7 +238,7 @@ class Writer:
                 self._perform(connection, waiter, alone=len(group) == 1)
             connection.execute("COMMIT")
         except BaseException as error:  # noqa: BLE001 - every writer of the group must hear it
-            if connection.in_transaction:
+            with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             if len(group) == 1:
                 group[0].outcome = (None, translate(error, self._tenant))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlmodel import select
+from sqlmodel import select, text
 
 from localstore import ForeignFile, InvalidRow, LocalStore, Settings, StoreBusy, StoreError, Tenant, TenantModel
 from localstore.sqlite.checkpoint import has_wal_reset_bug
@@ -138,17 +138,20 @@ async def test_a_cancelled_write_is_done_or_not_done_and_blocks_nobody(tenant: T
     assert "after" in await names(tenant.database)
 
 
-async def test_a_put_inside_the_same_tasks_session_is_refused_at_once(tenant: Tenant) -> None:
-    """Waiting for oneself would never end; the error says what to do."""
-    async with tenant.session() as session:
-        session.add(Entry(text="session"))
-        await session.flush()
-        with pytest.raises(StoreBusy, match="session") as caught:
-            await tenant.put(Entry(text="put"))
-        assert "commit" in caught.value.hint
-        await session.commit()
-    await tenant.put(Entry(text="put"))
-    assert await names(tenant.database) == ["put", "session"]
+async def test_a_put_inside_the_same_tasks_session_is_refused_at_once(tmp_path: Path) -> None:
+    """Waiting for oneself would never end, however patient the store is; the error says what to do."""
+    settings = Settings.from_environment(localstore_busy_timeout=3600)
+    async with LocalStore(tmp_path / "patient", models=[Entry], settings=settings) as patient:
+        tenant = patient.tenant("acme")
+        async with tenant.session() as session:
+            session.add(Entry(text="session"))
+            await session.flush()
+            with pytest.raises(StoreBusy, match="session") as caught:
+                await tenant.put(Entry(text="put"))
+            assert "commit" in caught.value.hint
+            await session.commit()
+        await tenant.put(Entry(text="put"))
+        assert await names(tenant.database) == ["put", "session"]
 
 
 async def test_another_tasks_put_waits_for_the_session_and_then_is_done(tmp_path: Path) -> None:
@@ -301,6 +304,16 @@ async def test_every_connection_has_its_pragmas(tenant: Tenant) -> None:
     turn.release()
     assert writing == expected
     assert await tenant.database.read(pragmas) == expected
+
+
+async def test_synchronous_may_be_relaxed_by_a_setting(tmp_path: Path) -> None:
+    """NORMAL is faster and may lose the last commits in a power cut; it is never the default."""
+    settings = Settings.from_environment(localstore_synchronous="NORMAL")
+    async with LocalStore(tmp_path / "quick", models=[Entry], settings=settings) as quick:
+        tenant = await quick.tenant("acme").open()
+        turn = await tenant.database.turn()
+        assert turn.connection.execute("PRAGMA synchronous").fetchone()[0] == 1
+        turn.release()
 
 
 @pytest.mark.parametrize(
@@ -504,3 +517,71 @@ def test_every_error_of_sqlite_has_a_translation() -> None:
         assert isinstance(translate(error, "acme"), StoreError)
     other = ValueError("x")
     assert translate(other, "acme") is other
+
+
+async def test_a_cancelled_read_is_interrupted_and_harms_no_other(tenant: Tenant) -> None:
+    """A query that would never end ends with its task, and those that follow it are not hit."""
+    begun = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def forever(connection: sqlite3.Connection) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        connection.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+        ).fetchone()
+
+    for _ in range(5):
+        begun.clear()
+        task = asyncio.create_task(tenant.database.read(forever))
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await asyncio.gather(*(names(tenant.database) for _ in range(4))) == [[]] * 4
+
+
+async def test_a_cancelled_sessions_statement_is_interrupted(tenant: Tenant) -> None:
+    """The turn comes back although the statement would have gone on for ever."""
+
+    async def forever() -> None:
+        async with tenant.session() as session:
+            await session.exec(
+                text("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n")  # type: ignore[call-overload]
+            )
+
+    task = asyncio.create_task(forever())
+    while tenant.database._writer._turn is None:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await tenant.put(Entry(text="after"))
+    assert await names(tenant.database) == ["after"]
+
+
+async def test_cancelling_at_any_moment_leaks_neither_turn_nor_reader(store: LocalStore) -> None:
+    """However far each call had come, everything is given back and the tenant can be put to sleep."""
+    tenant = await store.tenant("acme").open()
+
+    async def snapshot() -> None:
+        async with tenant.database.snapshot() as opened:
+            await opened.run(lambda connection: connection.execute("SELECT 1").fetchone())
+
+    async def session(readonly: bool) -> None:
+        async with tenant.session(readonly=readonly) as opened:
+            await opened.exec(select(Entry))
+
+    for steps in range(60):
+        calls = (snapshot(), session(True), session(False), tenant.put(Entry(text="x")), tenant.find(Entry))
+        tasks = [asyncio.create_task(call) for call in calls]
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    await tenant.put(Entry(text="after"))
+    assert "after" in await names(tenant.database)
+    database = tenant.database
+    assert database._readers == len(database._idle_readers)
+    assert database._writer._turn is None
+    assert database._writer._turns_wanted == 0
