@@ -14,10 +14,8 @@ import asyncpg
 
 from localstore.postgres.quoting import quote_literal
 from sync.ledger import Entry
+from sync.merge import ADDED_CHUNK
 from sync.staging import Staging
-
-RELEASES_CHUNK = -1
-"""Chunk number of staged rows that the promotion itself adds, to try again what was waiting."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class HeldMerge:
         )
         return f"""
             INSERT INTO {self.staging.relation} (batch, chunk, ordinal, op, {columns})
-            SELECT $1, {RELEASES_CHUNK}, -h.id, 'r', {values}
+            SELECT $1, {ADDED_CHUNK}, -h.id, 'r', {values}
             FROM localstore.held h WHERE {self._held} AND h.reason = 'waits' AND NOT EXISTS (
                 SELECT 1 FROM {self.staging.relation} s WHERE s.batch = $1 AND {self._key} = h.key)"""
 

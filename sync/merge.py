@@ -15,6 +15,9 @@ from localstore.postgres.quoting import quote_literal
 from localstore.schema.tables import Kind, Policy
 from sync.staging import Staging
 
+ADDED_CHUNK = -1
+"""The chunk number of staged rows that the promotion itself adds; no bundle has such a chunk."""
+
 MINE = "s.batch = $1 AND s.reason IS NULL"
 """The staged rows of this batch that still go to production."""
 
@@ -246,8 +249,12 @@ class Merge:
             statements.append(f"UPDATE {self.staging.relation} s SET {bases} FROM {self.relation} t WHERE {moved}")
         return statements
 
-    def settle_snapshot(self, quiet: str) -> list[str]:
-        """Turn snapshot rows into inserts and updates; `quiet` tests that nobody else wrote the row."""
+    def settle_snapshot(self, *, with_deletes: bool) -> list[str]:
+        """Turn snapshot rows into inserts and updates, and with `with_deletes` absent rows into deletes.
+
+        A base is not known, so the feed decides: a row that nobody else ever wrote is ours to write. $3 is the replica.
+        """
+        quiet = self._quiet(self.staging.key_text("s"))
         there = f"{MINE} AND s.op = 's' AND {self.match}"
         differing = self.bits(lambda place: self.differ(self.theirs(place), f"s.n{place}", place))
         bases = "".join(f", b{place} = {self.theirs(place)}" for place in self.staging.value_places)
@@ -258,7 +265,28 @@ class Merge:
                 FROM {self.relation} t WHERE {there} AND {quiet}""",
             *self.agree_inserts("s"),
             self._drop_unchanged(),
+            *([self._delete_absent()] if with_deletes else []),
         ]
+
+    def _quiet(self, key: str) -> str:
+        """Return the test that neither an application nor another replica wrote the row of that key."""
+        target, table = quote_literal(self.target), quote_literal(self.staging.table.name)
+        return f"""NOT EXISTS (SELECT 1 FROM localstore.feed f WHERE f.company_id = $2 AND f.target = {target}
+                AND f.tbl = {table} AND (f.key = {key} OR f.op = 't'))
+            AND NOT EXISTS (SELECT 1 FROM localstore.undo u JOIN localstore.ledger l ON l.batch = u.batch
+                WHERE l.company_id = $2 AND l.target = {target} AND u.tbl = {table} AND u.key = {key}
+                AND l.kind = 'push' AND l.replica <> $3)"""
+
+    def _delete_absent(self) -> str:
+        """Stage a delete for each row of production that the snapshot lacks and that nobody else wrote."""
+        staging = self.staging
+        places = range(len(staging.columns))
+        columns = [f"n{place}" for place in staging.key_places] + [f"b{place}" for place in places]
+        values = [self.theirs(place) for place in staging.key_places] + [self.theirs(place) for place in places]
+        return f"""INSERT INTO {staging.relation} (batch, chunk, ordinal, op, {", ".join(columns)})
+            SELECT $1, {ADDED_CHUNK}, -{2**40} - row_number() OVER (), 'd', {", ".join(values)} FROM {self.relation} t
+            WHERE t.{staging.company} = $2 AND {self._quiet(self._their_key())}
+            AND NOT EXISTS (SELECT 1 FROM {staging.relation} s WHERE s.batch = $1 AND {self.match})"""
 
     def _clashes_of_changes(self, *, base_known: bool) -> dict[int, str]:
         return {

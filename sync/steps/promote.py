@@ -24,8 +24,8 @@ from localstore.schema.tables import Table, parents_first
 from sync import held, ledger
 from sync.checks import Checks
 from sync.errors import HeldRows, PromotionFailed, TooManyDeletes, UnknownSchema
-from sync.held import RELEASES_CHUNK, HeldMerge
-from sync.merge import MINE, Merge
+from sync.held import HeldMerge
+from sync.merge import ADDED_CHUNK, MINE, Merge
 from sync.production import Registered, describe_all
 from sync.staging import Staging
 from sync.steps.culprits import REFUSED, hold_culprit
@@ -239,11 +239,8 @@ class Promotion:
     async def _settle_snapshots(self) -> None:
         for name, merge in self._merges.items():
             if "s" in self._batch.manifest["counts"].get(name, {}):
-                quiet = f"""NOT EXISTS (SELECT 1 FROM localstore.feed f WHERE f.company_id = $2
-                    AND f.target = '{self._batch.target}' AND f.tbl = '{name}'
-                    AND f.key = {merge.staging.key_text("s")})"""
-                for statement in merge.settle_snapshot(quiet):
-                    await self._execute(statement)
+                for statement in merge.settle_snapshot(with_deletes=self._options.allow_deletes is not None):
+                    await self._execute(statement, self._batch.replica)
 
     # -- merging --------------------------------------------------------------------------------------------------
 
@@ -388,7 +385,7 @@ class Promotion:
         for name, merge in self._merges.items():
             rows = await self._connection.fetch(
                 f"SELECT s.reason, count(*) FROM {merge.staging.relation} s "
-                f"WHERE s.batch = $1 AND s.reason IS NOT NULL AND s.chunk <> {RELEASES_CHUNK} GROUP BY 1",
+                f"WHERE s.batch = $1 AND s.reason IS NOT NULL AND s.chunk <> {ADDED_CHUNK} GROUP BY 1",
                 self._batch.batch,
             )
             for row in rows:

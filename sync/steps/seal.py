@@ -18,7 +18,7 @@ from uuid import UUID, uuid4
 
 from localstore.errors import StoreBusy
 from localstore.schema.tables import parents_first
-from localstore.sqlite import marks
+from localstore.sqlite import capture, marks
 from localstore.sqlite.database import Database
 from localstore.sqlite.layout import read_catalogue
 from sync import batches
@@ -40,6 +40,9 @@ async def seal(database: Database, target: str) -> Sealed | None:
     """Seal everything committed up to now; None if there is nothing to send."""
     tenant = database.path.parent
     async with _alone(tenant):
+        if await database.read(capture.check):
+            # The triggers come back before the snapshot is taken, so that nothing is written unseen in between.
+            await database.write(lambda connection: capture.install(connection, ()))
         await database.read(lambda connection: _sweep(connection, tenant))
         async with database.snapshot() as snapshot:
             written = await snapshot.run(lambda connection: _write(connection, database, tenant / "outbox"))
@@ -71,13 +74,14 @@ def _write(connection: sqlite3.Connection, database: Database, outbox: Path) -> 
         sealed_at=now(),
         tables=tables,
     )
+    written = marks.pending(connection, after)
     due = tuple(entry.id for entry in entries.values() if entry.snapshot_due)
     released, released_to = releases(connection, {table.name: table for table in tables})
     writer = BundleWriter(outbox, head)
     try:
         for table in tables:
             entry = entries[table.name]
-            if entry.snapshot_due:
+            if entry.snapshot_due or (table.name in written and capture.unmarkable(connection, table)):
                 writer.add(table, snapshot_rows(connection, entry))
             else:
                 writer.add(table, changes(connection, entry, after, up_to))

@@ -307,3 +307,27 @@ async def test_P2_swapped_unique_values_are_promoted(store: LocalStore, engine: 
     shell.close()
     result = await engine.push(promote=True)
     assert counts(result, "knowledge_base") == {"inserted": 1}
+
+
+async def test_C16_a_gap_in_capture_is_closed_by_a_snapshot(
+    store: LocalStore, engine: SyncEngine, app: asyncpg.Connection, tmp_path: Path
+) -> None:
+    """Writes made while a table's triggers were gone still arrive; what an application wrote meanwhile is a conflict."""
+    tenant = store.tenant("acme")
+    await tenant.put_many([ticket(number) for number in range(1, 6)])
+    await engine.push(promote=True)
+    await store.close()
+    with sqlite3.connect(tmp_path / "data" / "acme" / "store.db") as shell:
+        triggers = shell.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'tickets'")
+        for (name,) in triggers.fetchall():
+            shell.execute(f'DROP TRIGGER "{name}"')
+        shell.execute("UPDATE tickets SET status = 'unseen' WHERE ticket_id IN ('1', '2')")
+        shell.execute("DELETE FROM tickets WHERE ticket_id = '5'")
+    shell.close()
+    await app.execute("UPDATE tickets SET status = 'theirs' WHERE ticket_id = '2'")
+    async with LocalStore(store.root) as again, SyncEngine(again, to=engine._to) as second:
+        result = await second.push(promote=True)
+        assert counts(result) == {"updated": 1, "unchanged": 2, "conflicts": 1}, result.to_json()
+        assert await app.fetchval("SELECT status FROM tickets WHERE ticket_id = '1'") == "unseen"
+        assert await app.fetchval("SELECT status FROM tickets WHERE ticket_id = '2'") == "theirs"
+        assert (await second.push(promote=True)).tenants[0].state == "unchanged"
