@@ -103,6 +103,16 @@ async def staged(connection: asyncpg.Connection, company: str, target: str) -> l
     return [_read(row) for row in rows]
 
 
+async def unswept(connection: asyncpg.Connection, company: str) -> list[Entry]:
+    """Return a company's batches that are done with but still have rows in staging: whoever did them was cut off."""
+    rows = await connection.fetch(
+        _SELECT + "WHERE company_id = $1 AND state IN ('promoted', 'rolled_back', 'withdrawn') "
+        "AND batch IN (SELECT batch FROM localstore.chunks)",
+        company,
+    )
+    return [_read(row) for row in rows]
+
+
 async def companies_with_staged(connection: asyncpg.Connection, target: str) -> list[str]:
     """Return the companies that have staged batches."""
     rows = await connection.fetch(

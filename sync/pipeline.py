@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from sync import batches, ledger
 from sync.batches import LocalBatch
 from sync.bundle import Bundle, Sealed
 from sync.errors import NotPrepared, PromotionFailed, StalePlan
-from sync.production import is_prepared, prepare, register, registered, require_rights
+from sync.production import Registered, is_prepared, prepare, register, registered, require_rights
 from sync.staging import sweep
 from sync.steps.acknowledge import acknowledge
 from sync.steps.promote import Options, Outcome, promote, promotion
@@ -47,6 +47,7 @@ async def promote_staged(
 ) -> list[Outcome]:
     """Promote a company's staged batches in the order of their chain, each in a transaction of its own."""
     known = await registered(connection, target)
+    await _sweep_behind(connection, company, known)
     outcomes = []
     for entry in await ledger.staged(connection, company, target):
         async with promotion(connection, company):
@@ -70,6 +71,7 @@ async def promote_planned(
     Raises StalePlan, with nothing changed, when it is not.
     """
     known = await registered(connection, target)
+    await _sweep_behind(connection, company, known)
     outcomes: list[Outcome] = []
     entries = []
     states = await ledger.states(connection, [batch for batch, _ in planned])
@@ -116,6 +118,14 @@ async def try_staged(connection: asyncpg.Connection, company: str, target: str, 
 
 class _Undone(Exception):
     """Ends a plan's transaction."""
+
+
+async def _sweep_behind(
+    connection: asyncpg.Connection, company: str, known: Mapping[tuple[str, str], Registered]
+) -> None:
+    """Remove what was staged for batches that are done with, where whoever did them was cut off before that."""
+    for entry in await ledger.unswept(connection, company):
+        await sweep(connection, entry, known)
 
 
 async def _confirm(connection: asyncpg.Connection, entry: ledger.Entry) -> None:

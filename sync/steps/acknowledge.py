@@ -23,7 +23,7 @@ from sync.mirror import mirror_held
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """Where a replica stands: `unstaged` are its batches that the ledger does not have yet, oldest first."""
+    """Where a replica stands: `unstaged` are its batches that the ledger does not have whole, oldest first."""
 
     unstaged: tuple[LocalBatch, ...]
     acknowledged: tuple[UUID, ...]
@@ -52,7 +52,9 @@ async def acknowledge(connection: asyncpg.Connection, database: Database) -> Con
         for batch in done:
             keep(database.path.parent, batch)
     await mirror_held(connection, database)
-    return Contact(tuple(batch for batch in local if batch.batch not in states), done)
+    # One that is staging was cut off, or another process is at it, which staging it again waits for.
+    unstaged = tuple(batch for batch in local if states.get(batch.batch, ledger.STAGING) == ledger.STAGING)
+    return Contact(unstaged, done)
 
 
 def _acknowledge_all(connection: sqlite3.Connection, done: tuple[UUID, ...]) -> None:

@@ -66,6 +66,12 @@ async def roll_back(
         undone.target,
         orjson.dumps({"counts": counts, "chunks": 0, "fingerprints": fingerprints}).decode(),
     )
+    # By its chunk a later command finds what is staged here, should this one be cut off before it sweeps.
+    await connection.execute(
+        "INSERT INTO localstore.chunks (batch, chunk, rows) VALUES ($1, 0, $2)",
+        inverse,
+        sum(rows for staged in counts.values() for rows in staged.values()),
+    )
     entry = await ledger.entry(connection, inverse)
     assert entry is not None
     await promote(connection, entry, registered, Options(allow_deletes=_UNLIMITED))

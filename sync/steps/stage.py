@@ -63,8 +63,10 @@ async def _chunks(connection: asyncpg.Connection, batch: UUID) -> frozenset[int]
 
 
 async def _claim(connection: asyncpg.Connection, batch: UUID, chunk: Chunk) -> bool:
+    # Another sender may have brought the batch further, and swept it, since this one looked: nothing may follow then.
     tag = await connection.execute(
-        "INSERT INTO localstore.chunks (batch, chunk, rows) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+        "INSERT INTO localstore.chunks (batch, chunk, rows) SELECT l.batch, $2, $3 FROM localstore.ledger l "
+        "WHERE l.batch = $1 AND l.state = 'staging' FOR SHARE ON CONFLICT DO NOTHING",
         batch,
         chunk.number,
         chunk.rows,

@@ -1,0 +1,25 @@
+"""What the tests of faults share: a tenant with rows that production has, and more that it has not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.world import World, note, ticket, writes
+
+
+@pytest.fixture
+def world(tmp_path: Path, production: str) -> World:
+    """Return an empty store beside an empty production."""
+    return World(tmp_path / "data", production)
+
+
+@pytest.fixture
+async def busy_world(world: World) -> World:
+    """Return a world where sixty tickets are promoted and some forty changes of every kind are pending."""
+    await world.put(*(row for number in range(60) for row in (ticket(number), note(number, 1))))
+    assert (await world.push()).exit_code == 0
+    await world.put(*(row for number in range(100, 115) for row in (ticket(number), note(number, 1))))
+    world.shell(writes("before", 0))
+    return world
