@@ -97,16 +97,24 @@ def acknowledge(connection: sqlite3.Connection, batch: UUID) -> None:
         "SELECT marks_to FROM localstore_batches WHERE batch = ?", (str(batch),)
     ).fetchone()
     marks.trim(connection, marks_to)
+    connection.execute("DELETE FROM localstore_releases WHERE batch = ?", (str(batch),))
 
 
 def withdraw(connection: sqlite3.Connection, batch: UUID) -> list[UUID]:
-    """Give up a batch and every later one, which name it as their parent; their marks remain for the next seal."""
+    """Give up a batch and every later one, which name it as their parent.
+
+    What they carried is carried by the next seal: their marks remain, and snapshots and releases fall due again.
+    """
     rows = connection.execute(
-        "SELECT batch FROM localstore_batches WHERE state = 'sealed' AND seq >= "
+        "SELECT batch, counts FROM localstore_batches WHERE state = 'sealed' AND seq >= "
         "(SELECT seq FROM localstore_batches WHERE batch = ?)",
         (str(batch),),
     ).fetchall()
-    connection.executemany("UPDATE localstore_batches SET state = 'withdrawn' WHERE batch = ?", rows)
+    for given_up, counts in rows:
+        snapshots = [(name,) for name, by_op in orjson.loads(counts).items() if "s" in by_op]
+        connection.executemany("UPDATE localstore_tables SET snapshot_due = 1 WHERE name = ?", snapshots)
+        connection.execute("UPDATE localstore_releases SET batch = NULL WHERE batch = ?", (given_up,))
+        connection.execute("UPDATE localstore_batches SET state = 'withdrawn' WHERE batch = ?", (given_up,))
     return [UUID(row[0]) for row in rows]
 
 

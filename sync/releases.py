@@ -38,7 +38,7 @@ def releases(connection: sqlite3.Connection, tables: Mapping[str, Table]) -> tup
     found: dict[str, list[Change]] = {}
     last = 0
     for rowid, name, key, action in connection.execute(
-        "SELECT rowid, tbl, key, action FROM localstore_releases ORDER BY rowid"
+        "SELECT rowid, tbl, key, action FROM localstore_releases WHERE batch IS NULL ORDER BY rowid"
     ):
         last = rowid
         table = tables.get(name)
@@ -66,6 +66,8 @@ def _stored(kind: Kind, text: str) -> Value:
     return Text(value.encode()) if isinstance(value, str) else value
 
 
-def forget(connection: sqlite3.Connection, up_to: int) -> None:
-    """Drop the releases that a recorded batch carries."""
-    connection.execute("DELETE FROM localstore_releases WHERE rowid <= ?", (up_to,))
+def carried_by(connection: sqlite3.Connection, batch: UUID, up_to: int) -> None:
+    """Note that a recorded batch carries the releases; they are dropped when it is acknowledged."""
+    connection.execute(
+        "UPDATE localstore_releases SET batch = ? WHERE batch IS NULL AND rowid <= ?", (str(batch), up_to)
+    )

@@ -64,7 +64,8 @@ CREATE INDEX IF NOT EXISTS localstore_held_row ON localstore_held (tbl, key);
 CREATE TABLE IF NOT EXISTS localstore_releases (
     tbl TEXT NOT NULL,
     key TEXT NOT NULL,
-    action TEXT NOT NULL CHECK (action IN ('retry', 'local', 'production')),
+    action TEXT NOT NULL CHECK (action IN ('retry', 'local')),
+    batch TEXT,
     PRIMARY KEY (tbl, key)
 );
 

@@ -24,7 +24,7 @@ from localstore.sqlite.layout import read_catalogue
 from sync import batches
 from sync.bundle import BundleWriter, Head, Sealed, now
 from sync.changes import changes, snapshot_rows
-from sync.releases import forget, releases
+from sync.releases import carried_by, releases
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def _record(connection: sqlite3.Connection, written: _Written, target: str) -> b
         connection.executemany(
             "UPDATE localstore_tables SET snapshot_due = 0 WHERE id = ?", [(table,) for table in written.snapshots]
         )
-        forget(connection, written.released_to)
+        carried_by(connection, written.sealed.head.batch, written.released_to)
     elif not written.open_batches:
         # Nothing but spurious marks, which no batch will ever acknowledge.
         marks.trim(connection, written.up_to)

@@ -331,3 +331,21 @@ async def test_C16_a_gap_in_capture_is_closed_by_a_snapshot(
         assert await app.fetchval("SELECT status FROM tickets WHERE ticket_id = '1'") == "unseen"
         assert await app.fetchval("SELECT status FROM tickets WHERE ticket_id = '2'") == "theirs"
         assert (await second.push(promote=True)).tenants[0].state == "unchanged"
+
+
+async def test_a_withdrawn_release_is_carried_by_the_next_batch(
+    store: LocalStore, engine: SyncEngine, app: asyncpg.Connection
+) -> None:
+    """A requeued change whose batch is withdrawn is not forgotten."""
+    tenant = store.tenant("acme")
+    await tenant.put(ticket(1))
+    first = (await engine.push(promote=True)).tenants[0].batch
+    assert first is not None
+    await engine.rollback(first)
+    await engine.requeue(first)
+    staged = (await engine.push()).tenants[0].batch
+    assert staged is not None
+    await engine.withdraw(staged)
+    result = await engine.push(promote=True)
+    assert counts(result) == {"inserted": 1}, result.to_json()
+    assert await app.fetchval("SELECT count(*) FROM tickets") == 1
