@@ -76,6 +76,9 @@ class Staging:
         return "ARRAY[" + ", ".join(f"{alias}.{prefix}{place}::text" for place in self.key_places) + "]::text[]"
 
 
+UNDO_DAYS = 30
+"""How long a promotion can be taken back."""
+
 ANALYZED_ROWS_MIN = 500
 """Below this, any plan is fast enough and statistics cost more than they save."""
 
@@ -88,10 +91,16 @@ async def analyze(connection: asyncpg.Connection, staging: Staging, rows: int) -
 
 
 async def sweep(connection: asyncpg.Connection, entry: Entry, known: Mapping[tuple[str, str], Registered]) -> None:
-    """Remove a promoted or withdrawn batch's staged rows; the ledger says that they are no longer needed."""
+    """Remove a promoted or withdrawn batch's staged rows, which nobody needs any more, and undo that has expired."""
     async with connection.transaction():
         await connection.execute(f"SET LOCAL ROLE {quote_identifier(PROMOTER)}")
         for shape in entry.manifest["fingerprints"].items():
             if shape in known:
                 await connection.execute(f"DELETE FROM {known[shape].staging} WHERE batch = $1", entry.batch)
         await connection.execute("DELETE FROM localstore.chunks WHERE batch = $1", entry.batch)
+        await connection.execute(
+            "DELETE FROM localstore.undo u USING localstore.ledger l WHERE l.company_id = $1 AND u.batch = l.batch "
+            "AND l.promoted_at < now() - make_interval(days => $2)",
+            entry.company_id,
+            UNDO_DAYS,
+        )

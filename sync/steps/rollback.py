@@ -19,7 +19,7 @@ from sync.errors import BatchNotFound, BatchWithdrawn, NothingToDo, SyncRefused
 from sync.held import HeldMerge
 from sync.merge import Merge
 from sync.production import Registered
-from sync.staging import Staging, analyze
+from sync.staging import UNDO_DAYS, Staging, analyze
 from sync.steps.promote import Options, promote
 
 
@@ -49,6 +49,12 @@ async def roll_back(
     counts: dict[str, dict[str, int]] = {}
     fingerprints: dict[str, str] = {}
     parts = await connection.fetch("SELECT DISTINCT tbl, fingerprint FROM localstore.undo WHERE batch = $1", batch)
+    if not parts and _wrote(undone):
+        raise SyncRefused(
+            f"batch {batch} was promoted more than {UNDO_DAYS} days ago, and its undo is gone",
+            hint=f"localstore sync show {batch}",
+            tenant=undone.company_id,
+        )
     for number, part in enumerate(parts):
         known = registered[(part["tbl"], part["fingerprint"])]
         merge = Merge(Staging(known.table, known.staging), known.relation, undone.target)
@@ -99,6 +105,11 @@ _UNLIMITED = 2**62
 ORDINALS_PER_OPERATION = 2**36
 ORDINALS_PER_TABLE = 2**43
 """Each table's part of an inverse batch has ordinals of its own, as the tables of a sealed batch have."""
+
+
+def _wrote(entry: ledger.Entry) -> int:
+    tables = (entry.counts or {}).values()
+    return sum(counts.get(name, 0) for counts in tables for name in ("inserted", "updated", "deleted"))
 
 
 async def _undoable(connection: asyncpg.Connection, batch: UUID) -> ledger.Entry:

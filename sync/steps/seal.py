@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -112,6 +113,9 @@ def _sweep(connection: sqlite3.Connection, tenant: Path) -> None:
     """Tidy what a killed command left behind: partial and unrecorded bundles go, acknowledged ones are kept aside."""
     states = dict(connection.execute("SELECT batch, state FROM localstore_batches"))
     outbox = tenant / "outbox"
+    expired = (now() - timedelta(days=batches.KEPT_DAYS)).isoformat()
+    for (batch,) in connection.execute("SELECT batch FROM localstore_batches WHERE acknowledged_at < ?", (expired,)):
+        batches.kept_path(tenant, UUID(batch)).unlink(missing_ok=True)
     for path in outbox.iterdir():
         if path.suffix == ".partial" or (path.suffix == ".bundle" and path.stem not in states):
             path.unlink()

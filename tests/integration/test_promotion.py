@@ -349,3 +349,26 @@ async def test_a_withdrawn_release_is_carried_by_the_next_batch(
     result = await engine.push(promote=True)
     assert counts(result) == {"inserted": 1}, result.to_json()
     assert await app.fetchval("SELECT count(*) FROM tickets") == 1
+
+
+async def test_an_expired_undo_is_refused_and_expired_bundles_go(
+    store: LocalStore, engine: SyncEngine, app: asyncpg.Connection, tmp_path: Path
+) -> None:
+    """After 30 days a batch can no longer be taken back, which is said, and its bundle is no longer kept."""
+    tenant = store.tenant("acme")
+    await tenant.put(ticket(1))
+    first = (await engine.push(promote=True)).tenants[0].batch
+    assert first is not None
+    kept = tmp_path / "data" / "acme" / "outbox" / "kept" / f"{first}.bundle"
+    assert kept.exists()
+    await app.execute("UPDATE localstore.ledger SET promoted_at = now() - interval '31 days'")
+    with sqlite3.connect(tmp_path / "data" / "acme" / "store.db") as shell:
+        shell.execute("UPDATE localstore_batches SET acknowledged_at = '2020-01-01T00:00:00+00:00'")
+    shell.close()
+    await tenant.put(ticket(2))
+    await engine.push(promote=True)
+    assert not kept.exists()
+    assert await app.fetchval("SELECT count(*) FROM localstore.undo") == 1
+    refused = await engine.rollback(first)
+    assert refused.exit_code == 6
+    assert await app.fetchval("SELECT count(*) FROM tickets") == 2
