@@ -167,6 +167,11 @@ class _WritingConnection(DriverConnection):
         super().__init__(turn.connection, tenant)
         self._turn = turn
 
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """Return the connection, as long as the turn lasts."""
+        return self._turn.connection
+
     def _commit(self, _connection: sqlite3.Connection) -> None:
         self._turn.commit()
 

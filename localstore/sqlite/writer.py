@@ -43,9 +43,17 @@ class Turn:
     """The sole use of the writing connection until `release`."""
 
     def __init__(self, writer: Writer, connection: sqlite3.Connection, owner: asyncio.Task[Any] | None) -> None:
-        self.connection = connection
         self.owner = owner
+        self.ended = False
+        self._connection = connection
         self._writer = writer
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """Return the connection; once the turn has ended it is somebody else's."""
+        if self.ended:
+            raise StoreError("this session's turn has ended: its tenant was closed", hint="open the store again")
+        return self._connection
 
     def commit(self) -> None:
         """Commit what the holder has written; the turn goes on."""
@@ -119,9 +127,11 @@ class Writer:
             if self._turn is not turn:
                 return
             self._turn = None
+        connection = turn.connection
+        turn.ended = True
         try:
-            if turn.connection.in_transaction:
-                turn.connection.execute("ROLLBACK")
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
         finally:
             with self._lock:
                 self._turns_wanted -= 1

@@ -585,3 +585,18 @@ async def test_cancelling_at_any_moment_leaks_neither_turn_nor_reader(store: Loc
     assert database._readers == len(database._idle_readers)
     assert database._writer._turn is None
     assert database._writer._turns_wanted == 0
+
+
+async def test_closing_the_store_ends_a_session_that_was_left_open(store: LocalStore, tenant: Tenant) -> None:
+    """It is rolled back, can neither write nor commit any more, and closes without a complaint."""
+    session = tenant.session()
+    session.add(Entry(text="lost"))
+    await session.flush()
+    await store.close()
+    with pytest.raises(StoreError, match="closed"):
+        await session.exec(select(Entry))
+    with pytest.raises(StoreError, match="closed"):
+        await session.commit()
+    await session.close()
+    async with LocalStore(store.root, models=[Entry]) as again:
+        assert await again.tenant("acme").find(Entry) == []
