@@ -10,6 +10,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -23,7 +24,7 @@ COUNTS = {"inserted", "updated", "deleted", "unchanged", "conflicts", "quarantin
 
 def ticket(number: int, **columns: object) -> Ticket:
     """Return a ticket."""
-    fields = {"title": f"Ticket {number}", "status": "open", "priority": "low", **columns}
+    fields: dict[str, Any] = {"title": f"Ticket {number}", "status": "open", "priority": "low", **columns}
     return Ticket(platform="jira", ticket_id=f"MOD-{number}", **fields)
 
 
