@@ -14,6 +14,7 @@ from uuid import UUID
 import orjson
 
 from localstore.codec import ValueDefect, equal, field_encoders, preview
+from localstore.schema.tables import Kind
 
 if TYPE_CHECKING:
     from localstore.codec import Value
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">II", 0, 0)
 COPY_TRAILER = struct.pack(">h", -1)
 NULL = b"\xff\xff\xff\xff"
+
+_FIXED_BYTES = {
+    Kind.UUID: 16,
+    Kind.TIMESTAMP: 8,
+    Kind.REAL: 8,
+    Kind.INTEGER: 8,
+    Kind.BOOLEAN: 1,
+    Kind.DATE: 4,
+    Kind.TIME: 8,
+}
 
 _length = struct.Struct(">i").pack
 _head = struct.Struct(">hi16sii").pack
@@ -47,6 +58,39 @@ def _shown(value: Value | None) -> str:
     return "NULL" if value is None else preview(value)
 
 
+def _whole_row(
+    kinds: Sequence[Kind], encoders: Sequence[Encoder], key: Sequence[int], company_at: int | None, company: bytes
+) -> Callable[[Any], bytes | None]:
+    """Return a function that encodes a new row's fields; None if its key or company needs a closer look.
+
+    It is compiled for the table: this is the loop that a first push spends its time in, and unrolled it takes two
+    thirds of what a loop over the columns takes.
+    """
+    names = [f"v{place}" for place in range(len(kinds))]
+    fields = []
+    for place, kind in enumerate(kinds):
+        if kind in _FIXED_BYTES:
+            data = f"{_length(_FIXED_BYTES[kind])!r} + e{place}(v{place})"
+        else:
+            data = f"length(len(d := e{place}(v{place}))) + d"
+        fields.append(data if place in key else f"(null if v{place} is None else {data})")
+    suspicious = [f"v{place} is None" for place in key]
+    if company_at is not None:
+        suspicious.append(f"v{company_at} != company")
+    source = f"""
+def whole(row):
+    {", ".join(names)}, = row
+    if {" or ".join(suspicious)}:
+        return None
+    return b"".join((rest, {", ".join(fields)}, bases))
+"""
+    space: dict[str, Any] = {f"e{place}": encoder for place, encoder in enumerate(encoders)}
+    space |= {"null": NULL, "length": _length, "company": company, "rest": NULL * 3, "bases": NULL * len(kinds)}
+    exec(source, space)  # noqa: S102 - made of numbers and our own names only
+    whole: Callable[[Any], bytes | None] = space["whole"]
+    return whole
+
+
 class RowEncoder:
     """Encode the changes of one table; `encode` gives None where nothing of a change is left in production's types."""
 
@@ -61,40 +105,22 @@ class RowEncoder:
         self._company = company.encode()
         self._batch = batch.bytes
         self._count = len(self._columns)
-        self._nulls = NULL * self._count
         self._fields = 7 + 2 * self._count
+        self._whole = _whole_row(self._kinds, self._encoders, self._key, self._company_at, self._company)
 
     def encode(self, change: Change, chunk: int, ordinal: int) -> bytes | None:
         """Return the change as one row of a binary COPY, or None if both sides of an update are equal."""
         if change.op in "is":
-            assert change.row is not None
-            fast = self._plain(change.row)
-            if fast is not None:
-                return b"".join((self._start(chunk, ordinal, change.op), NULL, NULL, NULL, *fast, self._nulls))
+            try:
+                whole = self._whole(change.row)
+            except ValueDefect:
+                whole = None
+            if whole is not None:
+                return self._start(chunk, ordinal, change.op) + whole
         return self._careful(change, chunk, ordinal)
 
     def _start(self, chunk: int, ordinal: int, op: str) -> bytes:
         return _head(self._fields, 16, self._batch, 4, chunk) + _ordinal(8, ordinal) + _op[op]
-
-    def _plain(self, row: Sequence[Value | None]) -> list[bytes] | None:
-        """Encode a whole new row; None if anything about it needs a closer look."""
-        fields: list[bytes] = []
-        append = fields.append
-        try:
-            for encode, value in zip(self._encoders, row, strict=True):
-                if value is None:
-                    append(NULL)
-                else:
-                    data = encode(value)
-                    append(_length(len(data)))
-                    append(data)
-        except ValueDefect:
-            return None
-        if self._company_at is not None and row[self._company_at] != self._company:
-            return None
-        if any(row[place] is None for place in self._key):
-            return None
-        return fields
 
     def _careful(self, change: Change, chunk: int, ordinal: int) -> bytes | None:
         defects: dict[str, dict[str, dict[str, str]]] = {}
