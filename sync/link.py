@@ -13,6 +13,7 @@ import stamina
 from localstore.postgres.connect import connection_to
 from localstore.postgres.failures import is_retryable
 from localstore.postgres.server import Server
+from sync.pulse import pulse
 
 T = TypeVar("T")
 
@@ -33,7 +34,10 @@ class Link:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
         """Open a connection for a block; driver errors come out as ours."""
-        async with connection_to(self.server, timeout=self.timeout, statement_cache_size=0) as connection:
+        async with (
+            connection_to(self.server, timeout=self.timeout, statement_cache_size=0) as connection,
+            pulse(self.server, connection, self.timeout),
+        ):
             yield connection
 
     async def run(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:

@@ -192,10 +192,9 @@ class Command:
         """Kill it with SIGKILL, if it is still there."""
         self._process.kill()
 
-    @property
-    def running(self) -> bool:
-        """Return whether it has not ended yet."""
-        return self._process.is_alive()
+    def join(self, seconds: float) -> None:
+        """Wait for its end, but no longer than so many seconds."""
+        self._process.join(seconds)
 
     def wait(self) -> int:
         """Return the exit code, the signal's number negated where a signal ended it."""
