@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import typer
@@ -11,12 +10,12 @@ from localstore.cli.options import DataOption, JsonOption, QuietOption, TenantsO
 from localstore.cli.output import report
 from sync.cli.options import TIMEOUT, BatchArgument, LimitOption, SchemaOption, TimeoutOption, ToOption
 from sync.cli.session import Needs, Session
-from sync.cli.tables import brief, cell, grid, plural, print_counts, print_grid, say, short
+from sync.cli.standing import print_standing, read_all
+from sync.cli.tables import brief, cell, grid, plural, print_counts, print_grid, say, short, when
 from sync.cli.verified import Verification, check_all, print_verified
 from sync.config import SyncSettings
 from sync.history import Log, Shown
 from sync.results import TenantResult
-from sync.status import Status
 
 LOG_LIMIT = 50
 SHOW_LIMIT = 20
@@ -37,28 +36,10 @@ def status(
 ) -> None:
     """Say where each tenant stands, from its file alone: it needs no network and asks none."""
     session = Session(data, to, tuple(dict.fromkeys(tenant)) if tenant else None, json=json, quiet=quiet)
-    found: Status = session.run(Needs.STORE, "reading", lambda engine: engine.status(session.tenants))
+    found = session.run(Needs.STORE, "reading", lambda engine: read_all(engine, session.tenants))
 
-    def render() -> None:
-        if not found.tenants:
-            say("There are no tenants yet. Next: localstore tenants create TENANT, or localstore import json DIR")
-            return
-        names = ("pending", "conflicts", "quarantined")
-        table = grid("tenant", "mode", *names, "last promoted", "verified", numbers=names)
-        for one in found.tenants:
-            numbers = [f"{number:,}" if number else "·" for number in (one.pending, one.conflicts, one.quarantined)]
-            table.add_row(
-                cell(one.tenant), cell(one.mode), *numbers, cell(_when(one.last_promoted)), cell(_when(one.verified_at))
-            )
-        print_grid(table)
-        if any(one.pending for one in found.tenants):
-            say(f"Pending rows travel with the next push: {session.command('push --promote')}")
-        if any(one.conflicts for one in found.tenants):
-            say(f"Both sides changed some rows: {session.command('conflicts list')}")
-        if any(one.quarantined for one in found.tenants):
-            say(f"Production could not take some rows: {session.command('quarantine list')}")
-
-    _show(session, found.to_json(), render)
+    report(found.to_json(), lambda: print_standing(session, found), json)
+    raise typer.Exit(found.exit_code)
 
 
 def verify(
@@ -106,7 +87,7 @@ def log(
                 cell(what),
                 cell(line.state.replace("_", " ")),
                 f"{line.rows:,}",
-                cell(_when(line.at)),
+                cell(when(line.at)),
                 cell(line.by),
             )
         print_grid(table)
@@ -157,15 +138,3 @@ def show(
 def _show(session: Session, result: dict[str, Any], render: Any) -> None:
     if session.json or not session.quiet:
         report(result, render, session.json)
-
-
-def _when(text: str | None) -> str:
-    """Return a moment as people read it: in UTC, with the time in this year and the year in others."""
-    if text is None:
-        return "-"
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return text
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    return f"{moment:%b %d %H:%M}" if moment.year == datetime.now(UTC).year else f"{moment:%b %d %Y}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 
 import typer
 from rich import box
@@ -14,7 +15,7 @@ from rich.text import Text
 
 from localstore.cli.output import printable
 from sync.cli.session import Session
-from sync.results import COUNTS, HeldItem, Result, TenantResult
+from sync.results import COUNTS, Failure, HeldItem, Result, TenantResult
 
 LISTED_MAX = 10
 """Rows listed after a command that did something else; the lists themselves show all."""
@@ -102,13 +103,15 @@ def print_counts(tenants: Iterable[TenantResult]) -> None:
 
 def print_failures(result: Result) -> None:
     """Print why tenants could not be served; the others were."""
-    failed = [tenant for tenant in result.tenants if tenant.failure is not None]
-    for tenant in failed:
-        if tenant.failure is not None:
-            named = len(result.tenants) > 1 and tenant.tenant not in tenant.failure.message
-            complain(
-                f"{tenant.tenant}: {tenant.failure.message}" if named else tenant.failure.message, tenant.failure.hint
-            )
+    failed = [(tenant.tenant, tenant.failure) for tenant in result.tenants if tenant.failure is not None]
+    print_refusals(failed, several=len(result.tenants) > 1)
+
+
+def print_refusals(failures: Sequence[tuple[str, Failure]], *, several: bool) -> None:
+    """Print why tenants could not be served, each named if there are others."""
+    for tenant, failure in failures:
+        named = several and tenant not in failure.message
+        complain(f"{tenant}: {failure.message}" if named else failure.message, failure.hint)
 
 
 def print_held(items: Sequence[HeldItem], *, at_most: int | None = None, several: bool = True) -> None:
@@ -156,3 +159,15 @@ def print_next(session: Session, items: Sequence[HeldItem]) -> None:
         batches = sorted({short(item.batch) for item in items if item.reason == "rolled_back" and item.batch})
         again = session.command(f"requeue {batches[0]}") if batches else session.command("requeue BATCH")
         say(f"Taken back and not in line. Next: {again}")
+
+
+def when(text: str | None) -> str:
+    """Return a moment as people read it: in UTC, with the time in this year and the year in others."""
+    if text is None:
+        return "-"
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return f"{moment:%b %d %H:%M}" if moment.year == datetime.now(UTC).year else f"{moment:%b %d %Y}"

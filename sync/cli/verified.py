@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from localstore.errors import LocalStoreError
 from sync.cli.session import Session
-from sync.cli.tables import LISTED_MAX, brief, complain, plural, say
+from sync.cli.tables import LISTED_MAX, brief, plural, print_refusals, say
 from sync.engine import SyncEngine
 from sync.results import EXIT_DIFFERS, EXIT_DONE, EXIT_REMAINS, Failure, combine
 
@@ -68,11 +68,7 @@ def print_verified(session: Session, done: Verification) -> None:
             else:
                 _print_differences(tenant, rows)
         _say_next(session, done)
-    several = len(done.tenants) + len(done.failures) > 1
-    for name, failure in done.failures:
-        complain(
-            f"{name}: {failure.message}" if several and name not in failure.message else failure.message, failure.hint
-        )
+    print_refusals(done.failures, several=len(done.tenants) + len(done.failures) > 1)
 
 
 def _print_differences(tenant: Verified, rows: int) -> None:

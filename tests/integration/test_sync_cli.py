@@ -256,6 +256,45 @@ async def test_an_interrupted_push_exits_130_and_a_rerun_completes(tmp_path: Pat
     assert sync("verify", "--to", production, "--data", data).code == 0
 
 
+def test_a_damaged_file_does_not_stop_the_other_tenants(data: Path, production: str) -> None:
+    """Each command serves the tenants that it can, names the one that it cannot, and exits with its code."""
+    to = ("--to", production, "--data", data)
+    assert sync("push", "--promote", *to).code == 0
+    shell(data, "UPDATE tickets SET status = 'new'", "acme")
+    (data / "zeta" / "store.db").write_bytes(b"")
+    for verb, expected in (("status", "acme "), ("push", "acme: staged"), ("verify", "acme: 3 differences")):
+        outcome = sync(verb, *to)
+        assert (outcome.code, expected in outcome.out) == (1, True), outcome.all
+        assert (outcome.err.count("error: "), outcome.err.count("Try: "), "zeta" in outcome.err) == (1, 1, True)
+        printed = sync(verb, *to, "--json").json
+        assert (printed["exit"], [entry["tenant"] for entry in printed["tenants"]]) == (1, ["acme", "zeta"])
+        assert printed["tenants"][1]["error"]["code"] == "foreign_file"
+
+
+def test_deletes_beyond_the_limit_are_refused_until_allowed(data: Path, production: str) -> None:
+    """More deletes than allowed exit 6 and change nothing; with the number raised they go."""
+    to = ("--to", production, "--data", data, "--tenant", "acme")
+    assert sync("push", "--promote", *to).code == 0
+    shell(data, "DELETE FROM tickets")
+    refused = sync("push", "--promote", "--allow-deletes", "2", *to)
+    assert (refused.code, "--allow-deletes" in refused.err) == (6, True), refused.all
+    allowed = sync("push", "--promote", "--allow-deletes", "3", *to, "--json")
+    assert (allowed.code, allowed.json["totals"]["deleted"]) == (0, 3), allowed.all
+
+
+def test_on_error_abort_gives_up_the_batch_and_keeps_its_changes(data: Path, production: str) -> None:
+    """With abort one bad row stops its batch with exit 6; with hold the same changes go, but for that row."""
+    to = ("--to", production, "--data", data, "--tenant", "acme")
+    assert sync("push", "--promote", *to).code == 0
+    shell(data, "UPDATE tickets SET status = 'new'")
+    shell(data, "UPDATE tickets SET description = char(0) WHERE ticket_id = 'MOD-1'")
+    refused = sync("push", "--promote", "--on-error", "abort", *to)
+    assert (refused.code, refused.err.count("error: ")) == (6, 1), refused.all
+    held = sync("push", "--promote", *to, "--json")
+    assert held.code == 3, held.all
+    assert (held.json["totals"]["updated"], held.json["totals"]["quarantined"]) == (2, 1)
+
+
 def test_python_m_sync_is_the_same_command(data: Path) -> None:
     """`python -m sync status` and `localstore sync status` print the same."""
     assert command("status", "--data", data, module="sync").out == sync("status", "--data", data).out
