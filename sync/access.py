@@ -46,7 +46,9 @@ class Access:
     @property
     def has_production(self) -> bool:
         """Return whether the engine knows a production to talk to."""
-        return self._to is not None or Settings.from_environment().database_url is not None
+        if self._to is not None:
+            return True
+        return not self.settings.offline and Settings.from_environment().database_url is not None
 
     async def tenants(self, tenants: Sequence[str] | None = None) -> list[str]:
         """Return the tenants named, or all of the store."""

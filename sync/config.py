@@ -19,7 +19,8 @@ class SyncSettings:
 
     `target` is production's schema (None: what each tenant's file remembers, else `public`); `allow_deletes` the rows a
     table and batch may delete (None: the greater of 1,000 and a fifth of the table); `on_error` whether rows that
-    production cannot take are held or give up their whole batch.
+    production cannot take are held or give up their whole batch. `offline` leaves DATABASE_URL out of account, so that
+    what the tenants' files know is read where production does not answer.
     """
 
     target: str | None = None
@@ -27,6 +28,7 @@ class SyncSettings:
     allow_deletes: int | None = None
     on_error: Literal["hold", "abort"] = "hold"
     timeout: float = TIMEOUT_SECONDS_DEFAULT
+    offline: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense together or at all."""

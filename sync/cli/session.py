@@ -6,18 +6,19 @@ import shlex
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
 import stamina
+import typer
 from rich.console import Console
 
 from localstore.cli.output import run
 from localstore.config import Settings
-from localstore.errors import NotAStore, TenantNotFound
+from localstore.errors import NotAStore, PostgresUnavailable, TenantNotFound
 from localstore.identifiers import check_tenant_id
 from localstore.postgres.embedded import FOLDER
 from localstore.store import LocalStore
@@ -88,11 +89,28 @@ class Session:
         settings = Settings.from_environment()
         async with LocalStore(self.data or settings.data_path, models=(), settings=settings) as store:
             here = await self._store(needs, store)
-            async with SyncEngine(here, to=self.to, settings=self.settings) as engine:
+            try:
+                return await self._serve(needs, here, doing, work, self.settings)
+            except PostgresUnavailable:
+                # A box on the road has DATABASE_URL set and no network: its files can say what they know.
+                if needs is not Needs.EITHER or self.to is not None or here is None:
+                    raise
+            typer.echo("Production does not answer; this is what the tenants' files know.", err=True)
+            return await self._serve(needs, here, doing, work, replace(self.settings, offline=True))
+
+    async def _serve(
+        self,
+        needs: Needs,
+        store: LocalStore | None,
+        doing: str,
+        work: Callable[[SyncEngine], Awaitable[T]],
+        settings: SyncSettings,
+    ) -> T:
+        async with SyncEngine(store, to=self.to, settings=settings) as engine:
+            with self._progress(doing):
                 if needs.asks_production or (needs is Needs.EITHER and engine.has_production):
-                    await self._check(needs, engine, here)
-                with self._progress(doing):
-                    return await work(engine)
+                    await self._check(needs, engine, store)
+                return await work(engine)
 
     async def _store(self, needs: Needs, store: LocalStore) -> LocalStore | None:
         """Return the store where it is needed or there; a folder that is something else is refused."""

@@ -271,6 +271,18 @@ def test_a_damaged_file_does_not_stop_the_other_tenants(data: Path, production: 
         assert printed["tenants"][1]["error"]["code"] == "foreign_file"
 
 
+def test_lists_fall_back_on_the_files_where_production_does_not_answer(data: Path, production: str) -> None:
+    """With DATABASE_URL set and nobody there the lists say so and show the files'; with --to it is an error."""
+    shell(data, "UPDATE tickets SET description = char(0) WHERE ticket_id = 'MOD-1'")
+    assert sync("push", "--promote", "--to", production, "--data", data).code == 3
+    nobody = "postgresql://me:s3cret@127.0.0.1:1/shop"
+    for verb, part in ((("log",), "acknowledged"), (("quarantine", "list"), "MOD-1"), (("conflicts", "list"), "no ")):
+        offline = sync(*verb, "--data", data, DATABASE_URL=nobody)
+        assert (offline.code, part in offline.out) == (0, True), offline.all
+        assert offline.err == "Production does not answer; this is what the tenants' files know.\n"
+    assert sync("log", "--data", data, "--to", nobody).code == 1
+
+
 def test_deletes_beyond_the_limit_are_refused_until_allowed(data: Path, production: str) -> None:
     """More deletes than allowed exit 6 and change nothing; with the number raised they go."""
     to = ("--to", production, "--data", data, "--tenant", "acme")
