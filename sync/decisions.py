@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import orjson
@@ -38,11 +39,21 @@ class _Held:
         return of_reasons(await self._engine.held(tenants), self._reasons)
 
     async def show(self, address: str, tenants: Sequence[str] | None = None) -> HeldItem:
-        """Return one held row by its address."""
+        """Return one held row by its address; it must be one tenant's."""
         found = [item for item in await self.list(tenants) if item.address == address]
-        if not found:
-            raise StoreError(f"no held row {address}", hint=self._list_command)
+        self._one(address, [item.tenant for item in found])
         return found[0]
+
+    def _one(self, address: str, tenants: Sequence[str]) -> str:
+        """Return the one tenant that has the held row."""
+        owners = sorted(set(tenants))
+        if not owners:
+            raise StoreError(f"no held row {address}", hint=self._list_command)
+        if len(owners) > 1:
+            raise ConfigurationError(
+                f"{address} is held for several tenants: {', '.join(owners)}", hint=f"add --tenant {owners[0]}"
+            )
+        return owners[0]
 
     @property
     def _list_command(self) -> str:
@@ -51,23 +62,40 @@ class _Held:
 
     async def _decide(self, address: str, tenants: Sequence[str] | None, work: Work) -> HeldItem:
         """Run `work` on the held row in the file of the one tenant that has it."""
+        owners = await self._owners(address, tenants)
+        if not owners and self._engine.has_production:
+            # The promotion may have been another machine's, of which the files have not heard yet.
+            await self._engine.ready(prepare=False)
+            for tenant in await self._engine.tenants(tenants):
+                await self._engine.learn(await self._engine.link_of(tenant), tenant)
+            owners = await self._owners(address, tenants)
+        tenant = self._one(address, owners)
+        async with self._engine.database(tenant) as database:
+            tables = {table.name: table for table in database.tables}
+
+            def decide(connection: sqlite3.Connection) -> HeldItem:
+                for item in self._held_in_file(connection, tenant, tables):
+                    if item.address == address:
+                        work(connection, item, tables[item.table])
+                        return item
+                raise StoreError(f"no held row {address}", hint=self._list_command)
+
+            return await database.write(decide)
+
+    async def _owners(self, address: str, tenants: Sequence[str] | None) -> Sequence[str]:
+        """Return the tenants whose files know the row to be held."""
+        owners = []
         for tenant in await self._engine.tenants(tenants):
             async with self._engine.database(tenant) as database:
                 tables = {table.name: table for table in database.tables}
+                items = await database.read(partial(self._held_in_file, tenant=tenant, tables=tables))
+                owners += [tenant for item in items if item.address == address]
+        return owners
 
-                def decide(
-                    connection: sqlite3.Connection, tenant: str = tenant, tables: dict[str, Table] = tables
-                ) -> HeldItem | None:
-                    for item in of_reasons(held_in_file(connection, tenant, tables), self._reasons):
-                        if item.address == address:
-                            work(connection, item, tables[item.table])
-                            return item
-                    return None
-
-                decided = await database.write(decide)
-                if decided is not None:
-                    return decided
-        raise StoreError(f"no held row {address}", hint=self._list_command)
+    def _held_in_file(
+        self, connection: sqlite3.Connection, tenant: str, tables: dict[str, Table]
+    ) -> Sequence[HeldItem]:
+        return of_reasons(held_in_file(connection, tenant, tables), self._reasons)
 
 
 class Conflicts(_Held):

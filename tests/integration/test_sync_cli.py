@@ -283,6 +283,22 @@ def test_lists_fall_back_on_the_files_where_production_does_not_answer(data: Pat
     assert sync("log", "--data", data, "--to", nobody).code == 1
 
 
+def test_a_decision_names_its_tenant_and_hears_of_promotions_elsewhere(data: Path, production: str) -> None:
+    """A row held for two tenants needs --tenant; one that another machine's promotion held is found all the same."""
+    to = ("--to", production, "--data", data)
+    for tenant in ("acme", "zeta"):
+        shell(data, "UPDATE tickets SET description = char(0) WHERE ticket_id = 'MOD-1'", tenant)
+    assert sync("push", *to).code == 0
+    assert sync("promote", "--to", production).code == 3
+    retry = ("quarantine", "retry", "tickets/jira/MOD-1")
+    assert "no held row" in sync(*retry, "--data", data).err
+    both = sync(*retry, *to)
+    assert (both.code, "--tenant acme" in both.err) == (2, True), both.all
+    assert sync("quarantine", "show", "tickets/jira/MOD-1", *to).code == 2
+    chosen = sync(*retry, "--tenant", "zeta", "--data", data, "--json")
+    assert (chosen.code, chosen.json["item"]["tenant"]) == (0, "zeta")
+
+
 def test_deletes_beyond_the_limit_are_refused_until_allowed(data: Path, production: str) -> None:
     """More deletes than allowed exit 6 and change nothing; with the number raised they go."""
     to = ("--to", production, "--data", data, "--tenant", "acme")
