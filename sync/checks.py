@@ -25,7 +25,7 @@ class Checks:
 
     def values(self) -> list[str]:
         """Return the checks that look at one row at a time."""
-        return [self._defects(), *self._not_null(), *self._conditions()]
+        return [self._defects(), *self._not_null()]
 
     def _hold(self, reason: str, detail: str, where: str, source: str = "") -> str:
         relation = self.merge.staging.relation
@@ -56,7 +56,8 @@ class Checks:
             statements.append(self._hold("constraint", self._detail(f"{column} must not be NULL", column), test))
         return statements
 
-    def _conditions(self) -> list[str]:
+    def conditions(self) -> list[str]:
+        """Return the checks by production's own conditions, whose evaluation may itself fail for a row."""
         return [
             self._hold(
                 "constraint",

@@ -174,6 +174,14 @@ class Merge:
                 WHERE {MINE} AND s.op = '{op}' ORDER BY s.ordinal FOR UPDATE OF t
             ) locked"""
 
+    def unwritten(self, op: str) -> str:
+        """Return the query for the ordinals of the rows that a merge did not write; only $1 is used."""
+        table = quote_literal(self.staging.table.name)
+        return f"""
+            SELECT s.ordinal FROM {self.staging.relation} s WHERE {MINE} AND s.op = '{op}' AND NOT EXISTS (
+                SELECT 1 FROM localstore.undo u WHERE u.batch = $1 AND u.tbl = {table} AND u.op = '{op}'
+                    AND u.key = {self.staging.key_text("s")})"""
+
     def _undo(self, op: str, changed: str, before: str) -> str:
         table = self.staging.table
         return f"""

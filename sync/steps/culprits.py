@@ -1,95 +1,158 @@
-"""Find the staged row that production refuses for a reason no set query can foresee: a trigger that raises, an EXCLUDE.
+"""Find the staged rows that production refuses for a reason no set query foresees: a trigger that raises, an EXCLUDE.
 
-Bisection over the rows in the order in which they are merged: the last row of the shortest run that fails is held.
+The rows are merged again, run by run, in a transaction that is rolled back: a run that production takes stays, one
+that it refuses is cut in two, down to the single rows. All of them are found in one search, so that a thousand refused
+rows take no more searches than one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 
 import asyncpg
 import orjson
 
+from localstore.postgres.quoting import quote_identifier
 from localstore.schema.tables import Table
 from sync import ledger
 from sync.errors import PromotionFailed
 from sync.merge import MINE, Merge
 
-REFUSED = (
-    asyncpg.IntegrityConstraintViolationError,
-    asyncpg.DataError,
-    asyncpg.RaiseError,
-    asyncpg.ProgramLimitExceededError,
-)
-"""What production says when it will not have a row; everything else is about the connection, the server or us."""
+_NOT_ABOUT_ROWS = frozenset({"08", "25", "28", "3D", "40", "53", "55", "57", "58", "F0", "XX"})
+"""Classes of SQLSTATE that tell of the connection, of concurrent transactions or of the server."""
 
-# Deletes run last and children first, so they follow, in reverse.
-_RANK = """CASE WHEN s.op = 'd' THEN 1 ELSE 0 END, CASE WHEN s.op = 'd' THEN -s.ordinal ELSE s.ordinal END"""
+SEARCHED_MAX = 2_000
+"""After so many refused rows, what is refused is held run by run, without a look at each row."""
+
+_WAITING = "?"
 
 
-async def hold_culprit(
-    connection: asyncpg.Connection,
-    batch: ledger.Entry,
-    order: list[Table],
-    merges: dict[str, Merge],
-    merge: Callable[[], Awaitable[object]],
-) -> None:
-    """Give the first row that makes the merge fail the reason `constraint`, with the server's words."""
-    ranks: list[tuple[int, int, str]] = []
-    for table in order:
-        rows = await connection.fetch(
-            f"SELECT {_RANK} FROM {merges[table.name].staging.relation} s WHERE {MINE}", batch.batch
-        )
-        ranks += [(row[0], row[1], table.name) for row in rows]
-    ranks.sort()
-    low, high = 0, len(ranks)
-    refusal = await _refusal(connection, batch, order, merges, merge, ranks[-1][:2]) if ranks else None
-    if refusal is None:
-        raise PromotionFailed(
-            f"production refused batch {batch.batch} as a whole, but none of its rows alone",
-            hint="run the command again",
-            tenant=batch.company_id,
-        )
-    while high - low > 1:
-        middle = (low + high) // 2
-        found = await _refusal(connection, batch, order, merges, merge, ranks[middle - 1][:2])
-        if found is None:
-            low = middle
+def refuses_rows(error: asyncpg.PostgresError) -> bool:
+    """Return whether production will not have a row, as opposed to having trouble of its own."""
+    return str(error.sqlstate)[:2] not in _NOT_ABOUT_ROWS
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Rows of one table and one operation, by their ordinals."""
+
+    table: str
+    ordinals: Sequence[int]
+
+    def halves(self) -> tuple[Run, Run]:
+        """Return the first and the second half."""
+        middle = len(self.ordinals) // 2
+        return Run(self.table, self.ordinals[:middle]), Run(self.table, self.ordinals[middle:])
+
+
+@dataclass(slots=True)
+class Search:
+    """One search through a batch. `write` merges what a table has among the rows that go to production."""
+
+    connection: asyncpg.Connection
+    batch: ledger.Entry
+    order: list[Table]
+    merges: dict[str, Merge]
+    write: Callable[[str], Awaitable[object]]
+    refused: list[tuple[Run, str]] = field(default_factory=list)
+    looked_at: int = 0
+
+    async def hold(self) -> None:
+        """Give the refused rows the reason `constraint`, with the server's words.
+
+        What is refused at once is looked for first, then what is refused only at the end. Constraints that the checks
+        foresee stay deferred meanwhile, since a run without the others may break them where the batch does not.
+        """
+        late = await self._late_constraints()
+        for constraints in ([], late) if late else ([],):
+            await self._search(constraints)
+            if self.refused:
+                break
         else:
-            high, refusal = middle, found
-    _, ordinal, name = ranks[high - 1]
-    await connection.execute(
-        f"UPDATE {merges[name].staging.relation} s SET reason = 'constraint', "
-        f"detail = coalesce(s.detail, '{{}}') || $3::text::jsonb WHERE s.batch = $1 AND s.ordinal = abs($2)",
-        batch.batch,
-        ordinal,
-        orjson.dumps({"message": refusal}).decode(),
-    )
-
-
-async def _refusal(
-    connection: asyncpg.Connection,
-    batch: ledger.Entry,
-    order: list[Table],
-    merges: dict[str, Merge],
-    merge: Callable[[], Awaitable[object]],
-    last: tuple[int, int],
-) -> str | None:
-    """Merge the rows up to `last`, take it all back, and return what production said against them."""
-    trial = connection.transaction()
-    await trial.start()
-    try:
-        for table in order:
-            await connection.execute(
-                f"UPDATE {merges[table.name].staging.relation} s SET reason = '=' WHERE {MINE} "
-                f"AND ({_RANK}) > ($2::integer, $3::bigint)",
-                batch.batch,
-                *last,
+            raise PromotionFailed(
+                f"production refused batch {self.batch.batch} as a whole, but none of its rows alone",
+                hint="run the command again",
+                tenant=self.batch.company_id,
             )
-        await merge()
-        await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
-    except REFUSED as error:
-        return str(error.message)
-    finally:
-        await trial.rollback()
-    return None
+        for run, message in self.refused:
+            relation = self.merges[run.table].staging.relation
+            await self.connection.execute(
+                f"UPDATE {relation} s SET reason = 'constraint', "
+                "detail = coalesce(s.detail, '{}') || $3::text::jsonb "
+                "WHERE s.batch = $1 AND s.ordinal = ANY ($2::bigint[])",
+                self.batch.batch,
+                run.ordinals,
+                orjson.dumps({"message": message}).decode(),
+            )
+
+    async def _late_constraints(self) -> list[str]:
+        """Return the quoted names of what production checks at the end and no check of ours foresees."""
+        rows = await self.connection.fetch(
+            "SELECT n.nspname, k.conname FROM pg_constraint k JOIN pg_namespace n ON n.oid = k.connamespace "
+            "WHERE k.contype IN ('t', 'x') AND k.condeferrable AND k.conrelid = ANY ($1::text[]::regclass[])",
+            [merge.relation for merge in self.merges.values()],
+        )
+        return [f"{quote_identifier(row['nspname'])}.{quote_identifier(row['conname'])}" for row in rows]
+
+    async def _search(self, constraints: Sequence[str]) -> None:
+        trial = self.connection.transaction()
+        await trial.start()
+        try:
+            waiting = list(reversed(await self._runs()))
+            while waiting:
+                run = waiting.pop()
+                refusal = await self._try(run, constraints)
+                if refusal is None:
+                    continue
+                if len(run.ordinals) == 1 or self.looked_at >= SEARCHED_MAX:
+                    self.refused.append((run, refusal))
+                    self.looked_at += 1
+                else:
+                    waiting += reversed(run.halves())
+        finally:
+            await trial.rollback()
+
+    async def _runs(self) -> list[Run]:
+        """Set every row aside and return the runs in the order in which a promotion merges them."""
+        by_op: dict[str, list[Run]] = {"i": [], "u": [], "d": []}
+        for table in self.order:
+            relation = self.merges[table.name].staging.relation
+            for op, runs in by_op.items():
+                rows = await self.connection.fetch(
+                    f"SELECT s.ordinal FROM {relation} s WHERE {MINE} AND s.op = '{op}' ORDER BY s.ordinal",
+                    self.batch.batch,
+                )
+                if rows:
+                    runs.append(Run(table.name, [row["ordinal"] for row in rows]))
+            await self.connection.execute(
+                f"UPDATE {relation} s SET reason = '{_WAITING}' WHERE {MINE}", self.batch.batch
+            )
+        return [*by_op["i"], *by_op["u"], *reversed(by_op["d"])]
+
+    async def _try(self, run: Run, constraints: Sequence[str]) -> str | None:
+        """Merge a run on top of what was taken before; return what production said if it refused."""
+        relation = self.merges[run.table].staging.relation
+        step = self.connection.transaction()
+        await step.start()
+        try:
+            await self.connection.execute(
+                f"UPDATE {relation} s SET reason = NULL WHERE s.batch = $1 AND s.ordinal = ANY ($2::bigint[])",
+                self.batch.batch,
+                run.ordinals,
+            )
+            await self.write(run.table)
+            if constraints:
+                await self.connection.execute(f"SET CONSTRAINTS {', '.join(constraints)} IMMEDIATE")
+                await self.connection.execute(f"SET CONSTRAINTS {', '.join(constraints)} DEFERRED")
+            await self.connection.execute(f"UPDATE {relation} s SET reason = '=' WHERE {MINE}", self.batch.batch)
+        except asyncpg.PostgresError as error:
+            if not refuses_rows(error):
+                raise
+            await step.rollback()
+            return str(error.message)
+        except BaseException:
+            await step.rollback()
+            raise
+        await step.commit()
+        return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -26,9 +26,10 @@ from sync.checks import Checks
 from sync.errors import HeldRows, PromotionFailed, TooManyDeletes, UnknownSchema
 from sync.held import HeldMerge
 from sync.merge import ADDED_CHUNK, MINE, Merge
-from sync.production import Registered, describe_all
+from sync.production import ProductionTable, Registered, describe_all
+from sync.production.compare import differences
 from sync.staging import Staging
-from sync.steps.culprits import REFUSED, hold_culprit
+from sync.steps.culprits import Search, refuses_rows
 
 ATTEMPTS_MAX = 25
 """Each attempt settles every row that production was seen to move under; more is a production that never rests."""
@@ -37,6 +38,7 @@ DELETES_SHARE = 0.2
 LOCK_TIMEOUT_MILLISECONDS = 30_000
 """How long a promotion waits for an application's lock before it gives up, to be tried again."""
 
+WRITTEN = {"i": "inserted", "u": "updated", "d": "deleted"}
 COUNTED = {
     "conflict": "conflicts",
     "value": "quarantined",
@@ -141,10 +143,18 @@ class Promotion:
         self._merges: dict[str, Merge] = {}
         self._checks: dict[str, Checks] = {}
         self._order: list[Table] = []
+        self._shapes: dict[str, ProductionTable] = {}
 
     async def run(self) -> Outcome:
         """Compose, check, merge, hold, and write the ledger; return what was done."""
         await self._open()
+        try:
+            return await self._run()
+        except asyncpg.PostgresError as error:
+            self._refuse_other_shapes(error)
+            raise
+
+    async def _run(self) -> Outcome:
         await self._compose()
         before = await self._before_images() if self._options.digest else ""
         await self._settle_snapshots()
@@ -172,16 +182,36 @@ class Promotion:
             tables.append(known.table)
         tables += await self._tables_that_wait(fingerprints)
         self._order = list(parents_first(tuple(tables)))
-        shapes = await describe_all(self._connection, self._batch.target, [table.name for table in tables])
+        names = [table.name for table in tables]
+        self._shapes = await describe_all(self._connection, self._batch.target, names)
         for table in self._order:
+            if table.name not in self._shapes:
+                raise UnknownSchema(
+                    f"production has lost the table {table.name}",
+                    hint="localstore sync init makes it again",
+                    tenant=self._batch.company_id,
+                )
             known = self._registered[(table.name, table.fingerprint)]
             merge = Merge(Staging(table, known.staging), known.relation, self._batch.target)
             self._merges[table.name] = merge
         by_relation = {merge.relation: merge for merge in self._merges.values()}
         for table in self._order:
-            self._checks[table.name] = Checks(self._merges[table.name], shapes[table.name], by_relation)
+            self._checks[table.name] = Checks(self._merges[table.name], self._shapes[table.name], by_relation)
         for name in fingerprints:
             await self._compare_with_manifest(name)
+
+    def _refuse_other_shapes(self, error: asyncpg.PostgresError) -> None:
+        """Raise UnknownSchema if production's tables have become such that our statements do not fit them."""
+        if not str(error.sqlstate).startswith("42"):
+            return
+        found = {table.name: differences(table, self._shapes[table.name]) for table in self._order}
+        named = [f"table {name}: {', '.join(every)}" for name, every in found.items() if every]
+        if named:
+            raise UnknownSchema(
+                "production's tables have another shape by now; " + "; ".join(named),
+                hint="run `localstore sync schema apply` to bring production in line, then the same command again",
+                tenant=self._batch.company_id,
+            ) from error
 
     async def _tables_that_wait(self, fingerprints: dict[str, str]) -> list[Table]:
         """Return tables that are not in the batch but have rows waiting for one of its rows."""
@@ -245,7 +275,7 @@ class Promotion:
     # -- merging --------------------------------------------------------------------------------------------------
 
     async def _merge_until_settled(self) -> None:
-        refused, last_refusal = False, ""
+        refused, unexplained = False, 0
         for _ in range(ATTEMPTS_MAX):
             await self._check()
             savepoint = self._connection.transaction()
@@ -254,24 +284,33 @@ class Promotion:
                 short = await self._merge()
                 if not short:
                     await self._connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
-            except REFUSED as error:
+            except asyncpg.PostgresError as error:
+                if not refuses_rows(error):
+                    raise
                 await savepoint.rollback()
+                self._refuse_other_shapes(error)
                 # The first refusal may be somebody else's write in between; a second time it is a row of ours.
                 if refused:
-                    await hold_culprit(self._connection, self._batch, self._order, self._merges, self._merge)
+                    search = Search(self._connection, self._batch, self._order, self._merges, self._write)
+                    await search.hold()
                 refused = not refused
-                last_refusal = error.message
                 continue
             if not short:
                 await savepoint.commit()
                 return
+            unwritten = [(name, await self._unwritten(name, op)) for name, op in short]
             await savepoint.rollback()
-            for name, what in short:
-                await self._agree(name, what)
+            if sum([await self._agree(name, op) for name, op in short]):
+                unexplained = 0
+                continue
+            # Production holds what it should, and yet did not take the rows: once may be chance.
+            unexplained += 1
+            if unexplained > 1:
+                for name, ordinals in unwritten:
+                    await self._hold_unwritten(name, ordinals)
         raise PromotionFailed(
-            f"batch {self._batch.batch} did not settle in {ATTEMPTS_MAX} attempts; nothing was promoted"
-            + (f" (production said: {last_refusal})" if last_refusal else ""),
-            hint="run the command again; if production refuses many rows, mend the trigger or constraint it names",
+            f"batch {self._batch.batch} did not settle in {ATTEMPTS_MAX} attempts; nothing was promoted",
+            hint="run the command again when fewer others write these rows",
             tenant=self._batch.company_id,
         )
 
@@ -279,6 +318,8 @@ class Promotion:
         for table in self._order:
             for statement in self._checks[table.name].values():
                 await self._execute(statement)
+            for statement in self._checks[table.name].conditions():
+                await self._try(statement)
         await self._guard_deletes()
         statements = [statement for table in self._order for statement in self._checks[table.name].relations()]
         for merge in self._merges.values():
@@ -289,6 +330,19 @@ class Promotion:
             for statement in statements:
                 if await self._execute(statement):
                     found = True
+
+    async def _try(self, statement: str) -> None:
+        """Run a check that may fail for one row: then it says nothing of the others, and the merge finds the row."""
+        savepoint = self._connection.transaction()
+        await savepoint.start()
+        try:
+            await self._execute(statement)
+        except asyncpg.PostgresError as error:
+            await savepoint.rollback()
+            if not refuses_rows(error):
+                raise
+        else:
+            await savepoint.commit()
 
     async def _guard_deletes(self) -> None:
         for name, merge in self._merges.items():
@@ -313,36 +367,40 @@ class Promotion:
 
     async def _merge(self) -> list[tuple[str, str]]:
         """Write everything; return the (table, operation) pairs that fell short."""
-        short: list[tuple[str, str]] = []
         surveys = {table.name: await self._survey(table.name) for table in self._order}
-        for table in self._order:
-            expected = surveys[table.name]["inserts"]
-            if expected:
-                done = await self._execute(self._merges[table.name].insert())
-                self._done(table.name).inserted = done
-                if done != expected:
-                    short.append((table.name, "i"))
-        for table in self._order:
-            expected, changed = surveys[table.name]["updates"], surveys[table.name]["changed"]
-            if expected:
-                done = await self._execute(self._merges[table.name].update(changed))
-                self._done(table.name).updated = done
-                if done != expected:
-                    short.append((table.name, "u"))
-        for table in reversed(self._order):
-            expected = surveys[table.name]["deletes"]
-            if expected:
-                done = await self._execute(self._merges[table.name].delete())
-                self._done(table.name).deleted = done
-                if done != expected:
-                    short.append((table.name, "d"))
-        return short
+        steps = [(table.name, "i") for table in self._order]
+        steps += [(table.name, "u") for table in self._order]
+        steps += [(table.name, "d") for table in reversed(self._order)]
+        return [(name, op) for name, op in steps if not await self._merge_one(name, op, surveys[name])]
+
+    async def _write(self, name: str) -> None:
+        """Write what one table has."""
+        survey = await self._survey(name)
+        for op in "iud":
+            await self._merge_one(name, op, survey)
+
+    async def _merge_one(self, name: str, op: str, survey: Mapping[str, Any]) -> bool:
+        """Write one table's rows of one operation; return whether production took them all."""
+        expected: int = survey[WRITTEN[op]]
+        if not expected:
+            return True
+        merge = self._merges[name]
+        match op:
+            case "i":
+                statement = merge.insert()
+            case "u":
+                statement = merge.update(survey["changed"])
+            case _:
+                statement = merge.delete()
+        done = await self._execute(statement)
+        setattr(self._done(name), WRITTEN[op], done)
+        return done == expected
 
     async def _survey(self, name: str) -> dict[str, Any]:
         staging = self._merges[name].staging
         row = await self._connection.fetchrow(
-            f"""SELECT count(*) FILTER (WHERE s.op = 'i') AS inserts, count(*) FILTER (WHERE s.op = 'u') AS updates,
-                count(*) FILTER (WHERE s.op = 'd') AS deletes,
+            f"""SELECT count(*) FILTER (WHERE s.op = 'i') AS inserted, count(*) FILTER (WHERE s.op = 'u') AS updated,
+                count(*) FILTER (WHERE s.op = 'd') AS deleted,
                 (bit_or(s.changed::bit({len(staging.columns)})) FILTER (WHERE s.op = 'u'))::text AS changed
                 FROM {staging.relation} s WHERE {MINE}""",
             self._batch.batch,
@@ -350,11 +408,26 @@ class Promotion:
         bits = row["changed"] or ""
         return {**row, "changed": frozenset(place for place, bit in enumerate(bits) if bit == "1")}
 
-    async def _agree(self, name: str, what: str) -> None:
+    async def _agree(self, name: str, op: str) -> int:
+        """Compare the rows that fell short with what production holds now; return how many that explains."""
         merge = self._merges[name]
-        statements = {"i": merge.agree_inserts, "u": merge.agree_updates, "d": merge.agree_deletes}[what]()
-        for statement in statements:
-            await self._execute(statement)
+        statements = {"i": merge.agree_inserts, "u": merge.agree_updates, "d": merge.agree_deletes}[op]()
+        return sum([await self._execute(statement) for statement in statements])
+
+    async def _unwritten(self, name: str, op: str) -> list[int]:
+        """Return the rows that have just been merged and are not in undo."""
+        rows = await self._connection.fetch(self._merges[name].unwritten(op), self._batch.batch)
+        return [row["ordinal"] for row in rows]
+
+    async def _hold_unwritten(self, name: str, ordinals: list[int]) -> None:
+        staging = self._merges[name].staging
+        await self._connection.execute(
+            f"UPDATE {staging.relation} s SET reason = 'constraint', detail = coalesce(s.detail, '{{}}') "
+            f"|| jsonb_build_object('message', $3::text) WHERE {MINE} AND s.ordinal = ANY ($2::bigint[])",
+            self._batch.batch,
+            ordinals,
+            "production did not take the row and did not say why; a trigger or rule there may have dropped it",
+        )
 
     # -- closing --------------------------------------------------------------------------------------------------
 

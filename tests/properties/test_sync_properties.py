@@ -63,7 +63,8 @@ class Step:
 
 
 LOCAL: Final = {
-    "put parent": "INSERT OR REPLACE INTO parent VALUES (:one, :code, :text, :two, :two, :text, :text, json_array(:two))",
+    "put parent": """INSERT OR REPLACE INTO parent
+        VALUES (:one, :code, :text, :two, :two, :text, :text, json_array(:two))""",
     "add parent": "INSERT INTO parent (id, code, note) VALUES (:one, :code, :text)",
     "edit note": "UPDATE parent SET note = :text WHERE id = :one",
     "edit doc": "UPDATE parent SET doc = json_object('a', :two) WHERE id = :one",
@@ -179,11 +180,11 @@ class World:
                     if new is not None:
                         self.written[cell] = new[column]
 
-    async def push(self, step: Step) -> None:
+    async def push(self, _step: Step) -> None:
         """Seal and stage."""
         self.check_result(await self.engine.push(self.mine))
 
-    async def promote(self, step: Step) -> None:
+    async def promote(self, _step: Step) -> None:
         """Push with promotion, check everything, and push once more, which must move nothing."""
         before = await self.production()
         await self.promote_once()
@@ -194,6 +195,7 @@ class World:
         assert again.tenants[0].tables == {}
 
     async def promote_once(self) -> Result:
+        """Push with promotion and remember the batches."""
         result = await self.engine.push(self.mine, promote=True)
         self.check_result(result)
         for batch in result.tenants[0].batches:
@@ -201,7 +203,7 @@ class World:
                 self.batches.append(batch)
         return result
 
-    async def plan(self, step: Step) -> None:
+    async def plan(self, _step: Step) -> None:
         """Plan, see that nothing moved, and promote just that: the counts are the same."""
         before = await self.production()
         plan = await self.engine.plan(self.mine)
@@ -246,12 +248,12 @@ class World:
             assert await self.production() == promoted
         self.batches.remove(batch)
 
-    async def requeue(self, step: Step) -> None:
+    async def requeue(self, _step: Step) -> None:
         """Put the last batch that was taken back in line again."""
         if self.rolled_back:
             self.check_result(await self.engine.requeue(self.rolled_back.pop()))
 
-    async def withdraw(self, step: Step) -> None:
+    async def withdraw(self, _step: Step) -> None:
         """Give up what is staged."""
         staged = await self.engine.push(self.mine)
         self.check_result(staged)
@@ -263,17 +265,17 @@ class World:
         """Decide a conflict for the file's values, having seen production's."""
         item = self.pick(await self.mirrored("conflict"), step)
         if item is not None:
-            self.see(item, await self.production())
+            self.see(item)
             await self.engine.conflicts.resolve(item.address, "local", self.mine)
 
     async def resolve_production(self, step: Step) -> None:
         """Decide a conflict for production's values."""
         item = self.pick(await self.mirrored("conflict"), step)
         if item is not None:
-            self.see(item, await self.production())
+            self.see(item)
             await self.engine.conflicts.resolve(item.address, "production", self.mine)
 
-    async def fix(self, step: Step) -> None:
+    async def fix(self, _step: Step) -> None:
         """Mend a value that production refused."""
         for item in await self.mirrored("value"):
             assert item.column == "note"
@@ -294,9 +296,10 @@ class World:
 
     @staticmethod
     def pick(items: list[HeldItem], step: Step) -> HeldItem | None:
+        """Return one of the items."""
         return items[step.two % len(items)] if items else None
 
-    def see(self, item: HeldItem, production: Rows) -> None:
+    def see(self, item: HeldItem) -> None:
         """Remember that a decision about this row was made with these values of production on the table."""
         key = (item.table, tuple(item.key.values()))
         for column in MANUAL[item.table]:
@@ -330,10 +333,9 @@ class World:
                 if row not in self.touched and row not in set(keys):
                     assert ours.get(row) == theirs.get(row), f"{row} differs and is not held"
             for verified in await self.engine.verify(self.mine):
-                for name, table in verified.tables.items():
-                    for difference in table.differences:
-                        assert difference.why is not Why.DRIFT, (name, difference)
-                        assert difference.why is not Why.PENDING, (name, difference)
+                for name, compared in verified.tables.items():
+                    for difference in compared.differences:
+                        assert difference.why in (Why.HELD, Why.FOREIGN_EDIT), (name, difference)
                         if difference.why is Why.FOREIGN_EDIT:
                             assert (name, difference.key) in self.touched, (name, difference)
         for cell, value in list(self.written.items()):
@@ -387,11 +389,14 @@ class Stage:
         self.runner.run(self.open())
 
     async def open(self) -> None:
+        """Open everything."""
         self.store = LocalStore(Path(self.folder.name) / "data", models=[])
         self.engine = SyncEngine(self.store, to=self.production)
         self.app = await asyncpg.connect(self.production)
 
     def close(self) -> None:
+        """Close everything."""
+
         async def close() -> None:
             await self.app.close()
             await self.engine.close()
@@ -402,9 +407,11 @@ class Stage:
         self.folder.cleanup()
 
     def tell(self, story: list[Step]) -> None:
+        """Tell one story from its beginning."""
         self.runner.run(self.told(story))
 
     async def told(self, story: list[Step]) -> None:
+        """Let every step happen, and end with a promotion."""
         company = next(self.companies)
         tenant = await self.store.tenant(company).open()
         await tenant.database.write(make_tables)
