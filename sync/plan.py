@@ -67,7 +67,13 @@ class Plan:
 
     def save(self, path: Path) -> None:
         """Write the plan to a file that `load` reads on any machine."""
-        path.write_bytes(orjson.dumps(self.to_json(), option=orjson.OPT_INDENT_2) + b"\n")
+        try:
+            path.write_bytes(orjson.dumps(self.to_json(), option=orjson.OPT_INDENT_2) + b"\n")
+        except OSError as error:
+            raise ConfigurationError(
+                f"the plan cannot be saved in {path}: {error.strerror}",
+                hint="name a file in a folder that is there: localstore sync plan --out FILE",
+            ) from error
 
     @classmethod
     def load(cls, path: Path) -> Plan:
@@ -89,7 +95,9 @@ class Plan:
             raise ConfigurationError(
                 f"{path} cannot be read: {error.strerror}", hint="localstore sync plan --out FILE makes a plan"
             ) from error
-        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except ConfigurationError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigurationError(
                 f"{path} holds no plan", hint="localstore sync plan --out FILE makes a plan"
             ) from error

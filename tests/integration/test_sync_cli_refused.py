@@ -110,6 +110,12 @@ def test_wrong_options_and_arguments_are_usage_errors(data: Path, production: st
     assert_refused(sync("push", "--data", data), 2, "no production was named")
     assert_refused(sync("push", "--data", data, "--concurrency", "0"), 2, "--concurrency")
     assert_refused(sync("promote", tmp_path / "list.json", "--to", production), 2, "no plan", "list.json")
+    batch = {"batch": "no id", "tenant": "acme", "digest": "", "tables": {}}
+    plan = {"format": 1, "target": "public", "made_at": "2026-01-01", "batches": [batch]}
+    (tmp_path / "bad.json").write_text(json.dumps({"plan": plan}))
+    assert_refused(sync("promote", tmp_path / "bad.json", "--to", production), 2, "no plan", "bad.json")
+    nowhere = tmp_path / "no" / "plan.json"
+    assert_refused(sync("plan", "--out", nowhere, "--to", production, "--data", data), 2, "cannot be saved")
     assert_refused(sync("promote", tmp_path / "missing.json", "--to", production), 2, "missing.json")
     assert_refused(sync("quarantine", "fix", "a/b", "--column", "c", "--data", data), 2, "--value")
     assert_refused(sync("conflicts", "resolve", "a/b", "--use", "mine", "--data", data), 2, "--use")
