@@ -104,8 +104,10 @@ def _record(connection: sqlite3.Connection, written: _Written, target: str) -> b
         )
         carried_by(connection, written.sealed.head.batch, written.released_to)
     elif not written.open_batches:
-        # Nothing but spurious marks, which no batch will ever acknowledge.
+        # Nothing but spurious marks, which no batch will ever acknowledge. The newest stays, but alone it would tell
+        # another story than all of them together, so it stops being a table's.
         marks.trim(connection, written.up_to)
+        connection.execute("UPDATE localstore_marks SET tbl = NULL WHERE seq <= ?", (written.up_to,))
     return True
 
 
