@@ -15,7 +15,7 @@ from uuid import UUID
 import orjson
 
 from localstore.sqlite import marks
-from sync.bundle import Sealed
+from sync.bundle import KEPT_FOLDER, Sealed
 
 KEPT_DAYS = 30
 """How long an acknowledged bundle can be sent again, should production be restored from a backup."""
@@ -125,4 +125,4 @@ def bundle_path(tenant: Path, batch: UUID) -> Path:
 
 def kept_path(tenant: Path, batch: UUID) -> Path:
     """Return where the bundle of an acknowledged batch lies."""
-    return tenant / "outbox" / "kept" / f"{batch}.bundle"
+    return tenant / "outbox" / KEPT_FOLDER / f"{batch}.bundle"

@@ -30,6 +30,8 @@ CHUNK_BYTES_MAX = 4 << 20
 """A chunk is what one transaction stages: large enough to amortise a commit, small enough to resend after a cut."""
 CHUNK_ROWS_MAX = 20_000
 READ_BYTES = 1 << 20
+KEPT_FOLDER = "kept"
+"""Where acknowledged bundles lie, beside the open ones."""
 
 _frame = struct.Struct(">IQ")
 
@@ -187,7 +189,7 @@ class Bundle:
         """Raise DamagedBundle unless the file is what was sealed."""
         digest = hashlib.blake2b(digest_size=32)
         try:
-            with self.path.open("rb") as file:
+            with self._open() as file:
                 while data := file.read(READ_BYTES):
                     digest.update(data)
         except FileNotFoundError as error:
@@ -202,7 +204,7 @@ class Bundle:
 
     def chunks(self, after: frozenset[int] = frozenset()) -> Iterator[Chunk]:
         """Yield the chunks, in order, leaving out those whose numbers are given."""
-        with self.path.open("rb") as file:
+        with self._open() as file:
             for header, size in self._frames(file):
                 if header["type"] == "chunk" and header["number"] not in after:
                     yield Chunk(header["number"], header["table"], header["rows"], file.read(size))
@@ -211,18 +213,25 @@ class Bundle:
 
     def head(self) -> Head:
         """Return the first frame."""
-        with self.path.open("rb") as file:
+        with self._open() as file:
             header, _ = next(self._frames(file))
             return Head.from_json(header)
 
     def tail(self) -> dict[str, Any]:
         """Return the last frame: rows by table and operation, and the number of chunks."""
         last: dict[str, Any] = {}
-        with self.path.open("rb") as file:
+        with self._open() as file:
             for header, size in self._frames(file):
                 last = header
                 file.seek(size, os.SEEK_CUR)
         return last
+
+    def _open(self) -> IO[bytes]:
+        try:
+            return self.path.open("rb")
+        except FileNotFoundError:
+            # Another process has finished the batch since this one looked, and put its bundle aside.
+            return (self.path.parent / KEPT_FOLDER / self.path.name).open("rb")
 
     def _frames(self, file: IO[bytes]) -> Iterator[tuple[dict[str, Any], int]]:
         if file.read(len(MAGIC)) != MAGIC:

@@ -114,3 +114,12 @@ class NothingToDo(SyncError):
     """Raised when what was asked for is done already, or there is nothing to do it to."""
 
     code = "nothing_to_do"
+
+
+def forked(company: str, seq: int) -> ForkError:
+    """Return the error for a batch that is another one in production than in the tenant's file."""
+    return ForkError(
+        f"batch {seq} of this replica is another one in production than in the tenant's file; nothing was changed",
+        hint=f"localstore sync rebase --tenant {company}",
+        tenant=company,
+    )

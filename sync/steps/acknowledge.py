@@ -17,7 +17,7 @@ import asyncpg
 from localstore.sqlite.database import Database
 from sync import batches, ledger
 from sync.batches import LocalBatch
-from sync.errors import ForkError, StaleFile
+from sync.errors import StaleFile, forked
 from sync.mirror import mirror_held
 
 
@@ -36,8 +36,9 @@ async def acknowledge(connection: asyncpg.Connection, database: Database) -> Con
     """
     identity = database.identity
     replica = UUID(str(identity.replica))
-    local = await database.read(batches.live)
+    # Production first: whatever it has of this file was recorded here before it was sent, by whichever process.
     remote = await ledger.chain(connection, identity.company_id, replica, identity.epoch)
+    local = await database.read(batches.live)
     states = {entry.batch: entry.state for entry in remote}
     _compare(identity.company_id, local, remote)
     given_up = await _given_up(connection, [batch for batch in local if batch.batch not in states])
@@ -83,12 +84,7 @@ def _compare(company: str, local: list[LocalBatch], remote: list[ledger.Entry]) 
                 hint=f"localstore sync rebase --tenant {company}",
                 tenant=company,
             )
-        raise ForkError(
-            f"batch {entry.seq} of this replica is another one in production than in the tenant's file; "
-            "nothing was changed",
-            hint=f"localstore sync rebase --tenant {company}",
-            tenant=company,
-        )
+        raise forked(company, entry.seq)
 
 
 async def _given_up(connection: asyncpg.Connection, unknown: list[LocalBatch]) -> UUID | None:

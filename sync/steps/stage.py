@@ -16,17 +16,21 @@ from localstore.postgres.quoting import quote_identifier
 from localstore.schema.postgres import STAGING_SCHEMA, staging_name, staging_relation
 from sync import ledger
 from sync.bundle import Bundle, Chunk, Sealed
+from sync.errors import forked
 from sync.staging import Staging, analyze
 
 
 async def stage(connection: asyncpg.Connection, sealed: Sealed, target: str) -> str:
     """Bring the batch into staging and return its state in the ledger, which is `staged` unless it had gone further.
 
-    Raises DamagedBundle if the file is not what was sealed.
+    Raises DamagedBundle if the file is not what was sealed, ForkError if a copy of it was faster.
     """
     async with connection.transaction():
         await _as_stager(connection)
-        state = await ledger.begin_staging(connection, sealed, target)
+        try:
+            state = await ledger.begin_staging(connection, sealed, target)
+        except asyncpg.UniqueViolationError as error:
+            raise forked(sealed.head.company_id, sealed.head.seq) from error
         done = await _chunks(connection, sealed.head.batch)
     if state != ledger.STAGING:
         return state
