@@ -79,7 +79,7 @@ class Staging:
 UNDO_DAYS = 30
 """How long a promotion can be taken back."""
 
-ANALYZED_ROWS_MIN = 500
+ANALYZED_ROWS_MIN = 20
 """Below this, any plan is fast enough and statistics cost more than they save."""
 
 
