@@ -75,7 +75,7 @@ def changes(connection: sqlite3.Connection, entry: CatalogueEntry, after: int, u
         row: Row = line[parts + 5 :]
         earliest = _earliest(islice(olds, updates), key, first_delete)
         if None in key:
-            for nameless in _rows(connection, *queries.with_null(key)):
+            for nameless in _rows(connection, *queries.of_key(key)):
                 yield Change("i", key, nameless, (), None)
         elif _is_new(first_free, first_delete, balance, present):
             if present:
@@ -120,6 +120,12 @@ def snapshot_rows(
     columns = ", ".join(quote_identifier(name) for name in places)
     for row in _rows(connection, f"SELECT {columns} FROM main.{quote_identifier(table.name)} ORDER BY {order}", ()):
         yield Change(op, tuple(row[place] for place in key_places), row, (), None)
+
+
+def stored_row(connection: sqlite3.Connection, table: Table, key: Row) -> Row | None:
+    """Return the row of that key as it is stored, None where there is none."""
+    queries = _Queries(connection, table)
+    return next(_rows(connection, *queries.of_key(key)), None)
 
 
 def _earliest(olds: Iterable[Any], key: Row, first_delete: int | None) -> dict[int, Value | None]:
@@ -193,8 +199,8 @@ class _Queries:
         self.deleted = f"SELECT {olds} FROM main.localstore_marks WHERE seq = ?"
         self.columns = columns
 
-    def with_null(self, key: Row) -> tuple[str, list[Value | str | None]]:
-        """Return the query for all rows with this key, which has a NULL part, and the values it binds."""
+    def of_key(self, key: Row) -> tuple[str, list[Value | str | None]]:
+        """Return the query for all rows with this key, which may have NULL parts, and the values it binds."""
         tests: list[str] = []
         bound: list[Value | str | None] = []
         for name, value in zip(self.table.key, key, strict=True):

@@ -181,7 +181,7 @@ class Checks:
         return merge.staging.table.name if merge else relation
 
     def _children(self, key: ForeignKeyLink) -> str | None:
-        """Hold deletes of rows that rows outside the batch still reference, whatever ON DELETE says."""
+        """Hold deletes of rows that rows outside the batch still reference, whatever ON DELETE says; they wait."""
         staging = self.merge.staging
         pairs = [
             (self._place(parent), child)
@@ -197,9 +197,12 @@ class Checks:
         leaving = ""
         if merge is not None:
             leaving = f"AND NOT EXISTS ({self._leaving(merge, 'c', [child for _, child in known])})"
+        child_name = self._plain(key.child)
         return self._hold(
-            "constraint",
-            self._detail(f"rows of {self._plain(key.child)} in production still reference it ({key.name})"),
+            "waits",
+            self._detail(
+                f"rows of {child_name} in production still reference it ({key.name})", None, quote_literal(child_name)
+            ),
             f"""s.op = 'd' AND EXISTS (SELECT 1 FROM {self.merge.relation} t JOIN {key.child} c
                 ON {company}{there} WHERE {self.merge.match} {leaving})""",
         )

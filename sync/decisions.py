@@ -148,6 +148,8 @@ def _use_local(connection: sqlite3.Connection, item: HeldItem, _table: Table) ->
 def _use_production(connection: sqlite3.Connection, item: HeldItem, table: Table) -> None:
     if item.production is None:
         _delete(connection, item, table)
+    elif item.local is None:
+        _bring_back(connection, item, table, {**(item.base or {}), **item.production})
     else:
         _set(connection, item, table, item.production)
     release(connection, [_stored_key(item)], RETRY)
@@ -157,12 +159,7 @@ def _discard(connection: sqlite3.Connection, item: HeldItem, table: Table) -> No
     if item.base is None:
         _delete(connection, item, table)
     elif item.local is None:
-        columns = {name: _value(table, name, text) for name, text in item.base.items()}
-        names = ", ".join(quote_identifier(name) for name in columns)
-        marks = ", ".join("?" for _ in columns)
-        connection.execute(
-            f"INSERT INTO {quote_identifier(table.name)} ({names}) VALUES ({marks})", list(columns.values())
-        )
+        _bring_back(connection, item, table, item.base)
     else:
         _set(connection, item, table, item.base)
     release(connection, [_stored_key(item)], RETRY)
@@ -193,6 +190,20 @@ def _set(connection: sqlite3.Connection, item: HeldItem, table: Table, columns: 
             tenant=item.tenant,
             row=item.address,
         )
+
+
+def _bring_back(connection: sqlite3.Connection, item: HeldItem, table: Table, row: Mapping[str, str | None]) -> None:
+    """Give a row that was deleted here its values back, whether or not its key was used again since."""
+    where, key = _where(item, table)
+    name = quote_identifier(table.name)
+    if connection.execute(f"SELECT 1 FROM {name} WHERE {where}", key).fetchone():
+        fixed = {*table.key, table.company}
+        _set(connection, item, table, {column: text for column, text in row.items() if column not in fixed})
+        return
+    columns = ", ".join(quote_identifier(column) for column in row)
+    holes = ", ".join("?" for _ in row)
+    values = [_value(table, column, text) for column, text in row.items()]
+    connection.execute(f"INSERT INTO {name} ({columns}) VALUES ({holes})", values)
 
 
 def _delete(connection: sqlite3.Connection, item: HeldItem, table: Table) -> None:

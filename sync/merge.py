@@ -224,12 +224,24 @@ class Merge:
             if (test := self.clash(place, base_known=False)) is not None
         }
         there = f"{MINE} AND s.op = '{op}' AND {self.match}"
-        differing = self.bits(lambda place: self.differ(self.theirs(place), f"s.n{place}", place))
         statements = []
         if tests:
+            # Columns with a policy are settled at once: only those in conflict keep their unknown base.
+            settled = "".join(
+                f", n{place} = {self.merged(place, base_known=False)}, b{place} = {self.theirs(place)}"
+                for place in self.staging.value_places
+                if place not in tests
+            )
+            changed = self.bits(
+                lambda place: self.differ(
+                    self.theirs(place),
+                    f"s.n{place}" if place in tests else self.merged(place, base_known=False),
+                    place,
+                )
+            )
             statements.append(
-                f"""UPDATE {self.staging.relation} s SET op = 'u', changed = {differing}, reason = 'conflict',
-                    detail = {self.clashes(tests)}
+                f"""UPDATE {self.staging.relation} s SET op = 'u', changed = {changed}, reason = 'conflict',
+                    detail = {self.clashes(tests)}{settled}
                     FROM {self.relation} t WHERE {there} AND ({" OR ".join(tests.values())})"""
             )
         statements += [self._rebase(there, base_known=False), self._drop_unchanged()]

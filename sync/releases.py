@@ -10,7 +10,7 @@ import orjson
 
 from localstore.codec import Text, Value, decode_text
 from localstore.schema.tables import Kind, Table
-from sync.changes import Change, Row
+from sync.changes import Change, Row, stored_row
 
 RETRY = "retry"
 LOCAL = "local"
@@ -34,7 +34,11 @@ def release_batch(connection: sqlite3.Connection, batch: UUID) -> int:
 
 
 def releases(connection: sqlite3.Connection, tables: Mapping[str, Table]) -> tuple[dict[str, list[Change]], int]:
-    """Return the waiting releases as changes by table, and the rowid up to which they were read."""
+    """Return the waiting releases as changes by table, and the rowid up to which they were read.
+
+    Of a row that production deleted it holds no values, so that one travels whole, as a new row: what else is sealed of
+    it at the same time is contained in that.
+    """
     found: dict[str, list[Change]] = {}
     last = 0
     for rowid, name, key, action in connection.execute(
@@ -48,6 +52,11 @@ def releases(connection: sqlite3.Connection, tables: Mapping[str, Table]) -> tup
         (company,) = connection.execute("SELECT company_id FROM localstore_identity").fetchone()
         parts[table.company] = company
         values: Row = tuple(_stored(table.by_name[column].kind, parts[column]) for column in table.key)
+        if action == LOCAL and _gone_in_production(connection, name, key):
+            row = stored_row(connection, table, values)
+            if row is not None:
+                found.setdefault(name, []).append(Change("i", values, row, (), None))
+                continue
         found.setdefault(name, []).append(
             Change(
                 op="l" if action == LOCAL else "r",
@@ -58,6 +67,16 @@ def releases(connection: sqlite3.Connection, tables: Mapping[str, Table]) -> tup
             )
         )
     return found, last
+
+
+def _gone_in_production(connection: sqlite3.Connection, name: str, key: str) -> bool:
+    """Return whether what is held is a change of a row that production deleted."""
+    found = connection.execute(
+        "SELECT 1 FROM localstore_held WHERE tbl = ? AND key = ? AND op = 'u' AND reason = 'conflict' "
+        "AND production IS NULL",
+        (name, key),
+    )
+    return found.fetchone() is not None
 
 
 def _stored(kind: Kind, text: str) -> Value:

@@ -82,11 +82,14 @@ def _write(connection: sqlite3.Connection, database: Database, outbox: Path) -> 
     try:
         for table in tables:
             entry = entries[table.name]
+            decided = released.get(table.name, [])
+            whole = {change.key for change in decided if change.op == "i"}
             if entry.snapshot_due or (table.name in written and capture.unmarkable(connection, table)):
-                writer.add(table, snapshot_rows(connection, entry))
+                sealing = snapshot_rows(connection, entry)
             else:
-                writer.add(table, changes(connection, entry, after, up_to))
-            writer.add(table, released.get(table.name, []))
+                sealing = changes(connection, entry, after, up_to)
+            writer.add(table, (change for change in sealing if change.key not in whole) if whole else sealing)
+            writer.add(table, decided)
         sealed = writer.finish()
     except BaseException:
         writer.discard()

@@ -80,7 +80,7 @@ MEND = """DO $$ BEGIN
 
 @pytest.mark.parametrize("name", REFUSALS)
 async def test_P8_F27_one_bad_row_among_a_thousand_is_held_and_the_rest_goes(both: Sides, name: str) -> None:
-    """Whatever production refuses a row for, that row alone is held, with the reason; once mended, a retry brings it."""
+    """Whatever production refuses a row for, that row alone is held with its reason; once mended, a retry brings it."""
     made, said = REFUSALS[name]
     await both.theirs(made)
     await push_with_bad(both, BAD)
