@@ -10,6 +10,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from uuid import UUID
 import orjson
 
 from localstore.schema.tables import Table
-from sync.errors import DamagedBundle
+from sync.errors import BundleNotWritten, DamagedBundle
 from sync.rows import COPY_HEADER, COPY_TRAILER, RowEncoder
 
 if TYPE_CHECKING:
@@ -151,16 +152,19 @@ class BundleWriter:
             self.discard()
             return None
         self._write_frame({"type": "tail", "counts": self._counts, "chunks": self._chunks}, b"")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._partial.rename(self._path)
-        _sync_folder(self._path.parent)
+        with self._on_disk():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._partial.rename(self._path)
+            _sync_folder(self._path.parent)
         return Sealed(self._head, self._path, self._digest.hexdigest(), self._chunks, self._counts)
 
     def discard(self) -> None:
         """Remove what was written so far."""
-        self._file.close()
+        # Closing writes what is still in memory, for which there may be no room.
+        with suppress(OSError):
+            self._file.close()
         self._partial.unlink(missing_ok=True)
 
     def _write_chunk(self, table: str, rows: list[bytes]) -> None:
@@ -176,7 +180,20 @@ class BundleWriter:
 
     def _write(self, data: bytes) -> None:
         self._digest.update(data)
-        self._file.write(data)
+        with self._on_disk():
+            self._file.write(data)
+
+    @contextmanager
+    def _on_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise BundleNotWritten(
+                f"the bundle of {self._head.company_id} cannot be written: {error.strerror or error}; "
+                "its changes remain in the tenant's file",
+                hint=f"make room on the disk of {self._path.parent}, then run the same command again",
+                tenant=self._head.company_id,
+            ) from error
 
 
 class Bundle:

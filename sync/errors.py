@@ -8,12 +8,13 @@ LocalStoreError
     │   ├── UnknownSchema         production's table has another shape than the tenant's
     │   │   └── UnsupportedTable  production cannot hold such a table at all
     │   ├── NotPrepared           the database was never prepared for sync
-    │   ├── HeldRows          a batch has rows that production cannot take, and none were to be held
-│   ├── TooManyDeletes        a batch deletes more rows of a table than is allowed unasked
+    │   ├── HeldRows              a batch has rows that production cannot take, and none were to be held
+    │   ├── TooManyDeletes        a batch deletes more rows of a table than is allowed unasked
     │   └── BatchWithdrawn        the batch was given up; its changes travel in a later one
     ├── StalePlan                 production moved since the plan was made
     ├── BatchNotFound             production's ledger knows no such batch
     ├── PromotionFailed           a promotion came to no end and was rolled back whole
+    ├── BundleNotWritten          a bundle could not be written to the disk
     ├── DamagedBundle             a bundle is not what was sealed
     └── NothingToDo               what was asked for is done already, or there is nothing to do it to
 """
@@ -102,6 +103,12 @@ class PromotionFailed(SyncError):
 
     code = "promotion_failed"
     retryable = True
+
+
+class BundleNotWritten(SyncError):
+    """Raised when a bundle could not be written, for want of room or rights; its changes remain in the file."""
+
+    code = "bundle_not_written"
 
 
 class DamagedBundle(SyncError):

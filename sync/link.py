@@ -13,6 +13,7 @@ import stamina
 from localstore.postgres.connect import connection_to
 from localstore.postgres.failures import is_retryable
 from localstore.postgres.server import Server
+from sync.errors import SyncError
 from sync.pulse import pulse
 
 T = TypeVar("T")
@@ -54,4 +55,5 @@ class Link:
 
 
 def _worth_another_try(error: Exception) -> bool:
-    return is_retryable(error)
+    # What sync itself refuses says so for itself, whatever lies beneath: a full disk here is no lost connection.
+    return error.retryable if isinstance(error, SyncError) else is_retryable(error)
