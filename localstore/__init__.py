@@ -20,6 +20,7 @@ from localstore.errors import (
     StoreError,
     TenantExists,
     TenantNotFound,
+    WrongMode,
     WrongTenant,
 )
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from localstore.config import Settings
     from localstore.helpdesk import Conversation, KnowledgeArticle, ProcessingProgress, Ticket
     from localstore.models import TenantModel
+    from localstore.storage.factory import StorageFactory, get_storage
+    from localstore.storage.file import FileStorage
+    from localstore.storage.interface import StorageInterface
+    from localstore.storage.postgres import PostgresStorage
     from localstore.store import LocalStore
     from localstore.tenant import Tenant
 
@@ -35,6 +40,7 @@ __all__ = [
     "ConfigurationError",
     "Conversation",
     "DecimalText",
+    "FileStorage",
     "ForeignFile",
     "InvalidIdentifier",
     "InvalidRow",
@@ -46,10 +52,13 @@ __all__ = [
     "NotAStore",
     "PostgresDenied",
     "PostgresError",
+    "PostgresStorage",
     "PostgresUnavailable",
     "ProcessingProgress",
     "RawJSON",
     "Settings",
+    "StorageFactory",
+    "StorageInterface",
     "StoreBusy",
     "StoreError",
     "Tenant",
@@ -58,24 +67,31 @@ __all__ = [
     "TenantNotFound",
     "Ticket",
     "UtcDateTime",
+    "WrongMode",
     "WrongTenant",
     "as_text",
+    "get_storage",
 ]
 
 _LAZY = {
     "Conversation": "localstore.helpdesk",
     "DecimalText": "localstore.columns",
+    "FileStorage": "localstore.storage.file",
     "JSONText": "localstore.columns",
     "KnowledgeArticle": "localstore.helpdesk",
     "LocalStore": "localstore.store",
+    "PostgresStorage": "localstore.storage.postgres",
     "ProcessingProgress": "localstore.helpdesk",
     "RawJSON": "localstore.columns",
     "Settings": "localstore.config",
+    "StorageFactory": "localstore.storage.factory",
+    "StorageInterface": "localstore.storage.interface",
     "Tenant": "localstore.tenant",
     "TenantModel": "localstore.models",
     "Ticket": "localstore.helpdesk",
     "UtcDateTime": "localstore.columns",
     "as_text": "localstore.columns",
+    "get_storage": "localstore.storage.factory",
 }
 """What needs SQLAlchemy or pydantic, by the module that defines it: importing them takes most of a second."""
 

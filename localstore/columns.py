@@ -12,6 +12,10 @@ from sqlalchemy import ColumnElement, DateTime, Text, type_coerce
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.types import TypeDecorator
 
+# Integers of fewer digits fit 64 bits; every digit is looked for as a zero.
+_LONG = b"0" * 19
+_DIGITS = bytes(0x30 if 0x30 <= byte <= 0x39 else byte for byte in range(256))
+
 
 class RawJSON(str):
     """Text that is JSON already and is to be stored as it is, to the byte."""
@@ -67,7 +71,10 @@ def dump_json(value: Any) -> str:
 def parse_json(text: str | bytes) -> Any:
     """Return the value of JSON text, or the text as `RawJSON` when it does not parse."""
     try:
-        return orjson.loads(text)
+        value = orjson.loads(text)
+        # orjson makes a float of an integer over 64 bits.
+        if _LONG not in (text.encode() if isinstance(text, str) else text).translate(_DIGITS):
+            return value
     except orjson.JSONDecodeError:
         pass
     try:

@@ -17,6 +17,12 @@ DATA_PATH_DEFAULT = Path("data")
 BUSY_TIMEOUT_SECONDS = 10.0
 """Long enough for another process to commit a large import, short enough to notice a stuck one."""
 
+POOL_MIN = 0
+"""Connections are opened when they are needed, so that a program that only starts up costs the server nothing."""
+
+POOL_MAX = 10
+"""A process rarely keeps more transactions going than this; a hundred of them still fit a server behind a pooler."""
+
 
 class StorageType(StrEnum):
     """Where a storage keeps its truth."""
@@ -25,12 +31,18 @@ class StorageType(StrEnum):
     HYBRID = "hybrid"
     POSTGRESQL = "postgresql"
 
+    @classmethod
+    def _missing_(cls, value: object) -> StorageType | None:
+        return next((member for member in cls if member.value == str(value).strip().lower()), None)
+
 
 class Settings(BaseSettings):
     """Every setting. Fields have the names of their environment variables, in lower case.
 
     `localstore_descriptors_max` bounds the file descriptors that open tenants use; by default half of what the
-    process may have. Secrets are `SecretStr` and never shown.
+    process may have. `localstore_pool_min` and `localstore_pool_max` bound the connections to production of a process,
+    and `localstore_statement_cache` the prepared statements of each, which a transaction pooler does not stand (0).
+    Secrets are `SecretStr` and never shown.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
@@ -49,6 +61,9 @@ class Settings(BaseSettings):
     localstore_synchronous: Literal["FULL", "NORMAL"] = "FULL"
     localstore_busy_timeout: float = Field(default=BUSY_TIMEOUT_SECONDS, ge=0, le=3600)
     localstore_descriptors_max: int | None = Field(default=None, ge=3)
+    localstore_pool_min: int = Field(default=POOL_MIN, ge=0, le=1000)
+    localstore_pool_max: int = Field(default=POOL_MAX, ge=1, le=1000)
+    localstore_statement_cache: int = Field(default=0, ge=0, le=10_000)
 
     @classmethod
     def from_environment(cls, **overrides: Any) -> Settings:

@@ -3,6 +3,7 @@
 LocalStoreError
 ├── ConfigurationError            a setting, option or URL cannot be used (also a ValueError)
 │   └── InvalidIdentifier         a tenant id, platform or key breaks the naming rules
+├── WrongMode                     the tenant's mode belongs to another storage
 ├── StoreError                    something about a store or a tenant's file
 │   ├── NotAStore                 the folder is missing or holds no store
 │   ├── TenantNotFound            no such tenant in this store
@@ -56,6 +57,13 @@ class InvalidIdentifier(ConfigurationError):
     """Raised when a tenant id, a platform or a key breaks the naming rules."""
 
     code = "invalid_identifier"
+
+
+class WrongMode(LocalStoreError):
+    """Raised when a tenant's truth is not where this storage looks for it: its mode belongs to another storage."""
+
+    code = "wrong_mode"
+    exit_code = 6
 
 
 class StoreError(LocalStoreError):

@@ -1,0 +1,1 @@
+"""One interface over tenants' data, and its backends on files and on Postgres."""
