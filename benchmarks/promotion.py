@@ -23,7 +23,7 @@ from sqlmodel import Field
 from localstore import LocalStore, TenantModel
 from localstore.postgres.embedded import embedded_server
 from sync import SyncEngine, ledger, pipeline
-from sync.steps.promote import Options
+from sync.outcome import Options
 from sync.steps.seal import seal
 
 COMPANY = "bench"

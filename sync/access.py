@@ -16,10 +16,10 @@ from localstore.postgres.server import Server
 from sync import ledger, pipeline
 from sync.config import TARGET_DEFAULT, SyncSettings
 from sync.link import Link
+from sync.outcome import Options
 from sync.results import Failure, Result, TenantResult
 from sync.status import TARGET, remembered
 from sync.steps.acknowledge import acknowledge
-from sync.steps.promote import Options
 
 if TYPE_CHECKING:
     from localstore.sqlite.database import Database

@@ -16,15 +16,16 @@ from sync import history, ledger, pipeline, reports, takeback
 from sync.access import Access
 from sync.config import SyncSettings
 from sync.decisions import Conflicts, Quarantine
+from sync.errors import HeldRows
 from sync.link import Link
 from sync.listing import held_in_file, held_in_production
+from sync.outcome import Outcome
 from sync.plan import Plan, PlannedBatch
 from sync.production import register, registered
 from sync.releases import release_batch
 from sync.results import HeldItem, Result, TenantResult, sum_tables
 from sync.status import TARGET, VERIFIED_AT, Status, now_text, read_status, remember
 from sync.steps.acknowledge import acknowledge
-from sync.steps.promote import Outcome
 from sync.steps.verify import Verified, verify
 
 if TYPE_CHECKING:
@@ -289,7 +290,11 @@ class SyncEngine(Access):
     async def _promote(self, link: Link, tenant: str, *, only: UUID | None = None) -> TenantResult:
         """Promote and report what the ledger says was done, which is true even when an answer was lost."""
         waiting = await link.run(lambda connection: ledger.staged(connection, tenant, link.target))
-        await link.run(
-            lambda connection: pipeline.promote_staged(connection, tenant, link.target, self.options(), only=only)
-        )
+        try:
+            await link.run(
+                lambda connection: pipeline.promote_staged(connection, tenant, link.target, self.options(), only=only)
+            )
+        except HeldRows:
+            await self.learn(link, tenant)
+            raise
         return await reports.promoted(link, tenant, [entry.batch for entry in waiting])

@@ -52,7 +52,7 @@ class Search:
 
     connection: asyncpg.Connection
     batch: ledger.Entry
-    order: list[Table]
+    order: Sequence[Table]
     merges: dict[str, Merge]
     write: Callable[[str], Awaitable[object]]
     refused: list[tuple[Run, str]] = field(default_factory=list)
@@ -99,6 +99,7 @@ class Search:
         trial = self.connection.transaction()
         await trial.start()
         try:
+            await self.connection.execute("SET CONSTRAINTS ALL DEFERRED")
             waiting = list(reversed(await self._runs()))
             while waiting:
                 run = waiting.pop()

@@ -6,30 +6,26 @@ compared again, and the whole is tried once more: a bounded number of times, eac
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
-from uuid import UUID
 
 import asyncpg
 
 from localstore.postgres.connect import session_settings
 from localstore.postgres.policies import COMPANY_SETTING, PROMOTER
 from localstore.postgres.quoting import quote_identifier
-from localstore.schema.tables import Table, parents_first
 from sync import held, ledger
-from sync.checks import Checks
-from sync.errors import HeldRows, PromotionFailed, TooManyDeletes, UnknownSchema
+from sync.errors import HeldRows, PromotionFailed, TooManyDeletes
 from sync.held import HeldMerge
-from sync.merge import ADDED_CHUNK, MINE, Merge
-from sync.production import ProductionTable, Registered, describe_all
-from sync.production.compare import differences
-from sync.staging import Staging
+from sync.merge import ADDED_CHUNK, MINE
+from sync.outcome import COUNTED, WRITTEN, Options, Outcome, TableCounts
+from sync.parts import Parts, parts_of
+from sync.production import Registered
 from sync.steps.culprits import Search, refuses_rows
+from sync.touched import before_images, digest_of
 
 ATTEMPTS_MAX = 25
 """Each attempt settles every row that production was seen to move under; more is a production that never rests."""
@@ -37,58 +33,8 @@ DELETES_ALWAYS_ALLOWED = 1_000
 DELETES_SHARE = 0.2
 LOCK_TIMEOUT_MILLISECONDS = 30_000
 """How long a promotion waits for an application's lock before it gives up, to be tried again."""
-
-WRITTEN = {"i": "inserted", "u": "updated", "d": "deleted"}
-COUNTED = {
-    "conflict": "conflicts",
-    "value": "quarantined",
-    "constraint": "quarantined",
-    "waits": "quarantined",
-    "rolled_back": "quarantined",
-}
-
-
-@dataclass(slots=True)
-class TableCounts:
-    """What a promotion did to one table, in rows."""
-
-    inserted: int = 0
-    updated: int = 0
-    deleted: int = 0
-    unchanged: int = 0
-    conflicts: int = 0
-    quarantined: int = 0
-
-    def to_json(self) -> dict[str, int]:
-        """Return the counts by name."""
-        return {name: getattr(self, name) for name in self.__slots__}
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What promoting one batch did, or, in a plan, would do."""
-
-    batch: UUID
-    tables: dict[str, TableCounts] = field(default_factory=dict)
-    digest: str | None = None
-    held: int = 0
-
-    def to_json(self) -> dict[str, dict[str, int]]:
-        """Return the counts by table."""
-        return {name: counts.to_json() for name, counts in self.tables.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How to promote.
-
-    `allow_deletes` is a number of rows a table and batch (None: the greater of 1,000 and a fifth). `abort` gives the
-    batch up rather than hold a row. `digest` locks and fingerprints what is touched.
-    """
-
-    allow_deletes: int | None = None
-    abort: bool = False
-    digest: bool = False
+IDLE_TIMEOUT_MILLISECONDS = 60_000
+"""A box that lost power in the middle of a promotion keeps its locks no longer than this."""
 
 
 async def lock_company(connection: asyncpg.Connection, company: str) -> None:
@@ -103,9 +49,9 @@ async def promotion(connection: asyncpg.Connection, company: str) -> AsyncIterat
         await lock_company(connection, company)
         await session_settings(connection)
         await connection.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MILLISECONDS}")
+        await connection.execute(f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_TIMEOUT_MILLISECONDS}")
         await connection.execute(f"SET LOCAL ROLE {quote_identifier(PROMOTER)}")
         await connection.execute("SELECT set_config($1, $2, true)", COMPANY_SETTING, company)
-        await connection.execute("SET CONSTRAINTS ALL DEFERRED")
         yield
 
 
@@ -116,7 +62,8 @@ async def promote(
     options: Options,
 ) -> Outcome:
     """Merge a staged batch within the running promotion; the ledger's row is written with it."""
-    return await Promotion(connection, batch, registered, options).run()
+    parts = await parts_of(connection, batch, registered)
+    return await Promotion(connection, parts, options).run()
 
 
 @lru_cache(maxsize=1024)
@@ -128,121 +75,33 @@ def _parameters(statement: str) -> int:
 class Promotion:
     """One batch on its way into production."""
 
-    def __init__(
-        self,
-        connection: asyncpg.Connection,
-        batch: ledger.Entry,
-        registered: dict[tuple[str, str], Registered],
-        options: Options,
-    ) -> None:
+    def __init__(self, connection: asyncpg.Connection, parts: Parts, options: Options) -> None:
         self._connection = connection
-        self._batch = batch
+        self._parts = parts
+        self._batch = parts.batch
+        self._merges = parts.merges
         self._options = options
-        self._registered = registered
-        self._outcome = Outcome(batch.batch)
-        self._merges: dict[str, Merge] = {}
-        self._checks: dict[str, Checks] = {}
-        self._order: list[Table] = []
-        self._shapes: dict[str, ProductionTable] = {}
+        self._outcome = Outcome(parts.batch.batch)
 
     async def run(self) -> Outcome:
         """Compose, check, merge, hold, and write the ledger; return what was done."""
-        await self._open()
         try:
             return await self._run()
         except asyncpg.PostgresError as error:
-            self._refuse_other_shapes(error)
+            self._parts.refuse_other_shapes(error)
             raise
 
     async def _run(self) -> Outcome:
         await self._compose()
-        before = await self._before_images() if self._options.digest else ""
+        before = await before_images(self._connection, self._parts) if self._options.digest else ""
         await self._settle_snapshots()
         await self._merge_until_settled()
         await self._hold()
         await self._count()
         if self._options.digest:
-            self._outcome.digest = await self._digest(before)
+            self._outcome.digest = await digest_of(self._connection, self._parts, before)
         await self._close()
         return self._outcome
-
-    # -- opening --------------------------------------------------------------------------------------------------
-
-    async def _open(self) -> None:
-        fingerprints: dict[str, str] = self._batch.manifest["fingerprints"]
-        tables = []
-        for name, fingerprint in fingerprints.items():
-            known = self._registered.get((name, fingerprint))
-            if known is None:
-                raise UnknownSchema(
-                    f"production does not know this shape of the table {name}",
-                    hint="localstore sync schema apply",
-                    tenant=self._batch.company_id,
-                )
-            tables.append(known.table)
-        tables += await self._tables_that_wait(fingerprints)
-        self._order = list(parents_first(tuple(tables)))
-        names = [table.name for table in tables]
-        self._shapes = await describe_all(self._connection, self._batch.target, names)
-        for table in self._order:
-            if table.name not in self._shapes:
-                raise UnknownSchema(
-                    f"production has lost the table {table.name}",
-                    hint="localstore sync init makes it again",
-                    tenant=self._batch.company_id,
-                )
-            known = self._registered[(table.name, table.fingerprint)]
-            merge = Merge(Staging(table, known.staging), known.relation, self._batch.target)
-            self._merges[table.name] = merge
-        by_relation = {merge.relation: merge for merge in self._merges.values()}
-        for table in self._order:
-            self._checks[table.name] = Checks(self._merges[table.name], self._shapes[table.name], by_relation)
-        for name in fingerprints:
-            await self._compare_with_manifest(name)
-
-    def _refuse_other_shapes(self, error: asyncpg.PostgresError) -> None:
-        """Raise UnknownSchema if production's tables have become such that our statements do not fit them."""
-        if not str(error.sqlstate).startswith("42"):
-            return
-        found = {table.name: differences(table, self._shapes[table.name]) for table in self._order}
-        named = [f"table {name}: {', '.join(every)}" for name, every in found.items() if every]
-        if named:
-            raise UnknownSchema(
-                "production's tables have another shape by now; " + "; ".join(named),
-                hint="run `localstore sync schema apply` to bring production in line, then the same command again",
-                tenant=self._batch.company_id,
-            ) from error
-
-    async def _tables_that_wait(self, fingerprints: dict[str, str]) -> list[Table]:
-        """Return tables that are not in the batch but have rows waiting for one of its rows."""
-        if self._batch.replica is None:
-            return []
-        rows = await self._connection.fetch(
-            "SELECT DISTINCT tbl, fingerprint FROM localstore.held WHERE company_id = $1 AND replica = $2 "
-            "AND target = $3 AND reason = 'waits' AND tbl <> ALL ($4)",
-            self._batch.company_id,
-            self._batch.replica,
-            self._batch.target,
-            list(fingerprints),
-        )
-        found = {row["tbl"]: row["fingerprint"] for row in rows}
-        return [
-            self._registered[(name, fingerprint)].table
-            for name, fingerprint in found.items()
-            if (name, fingerprint) in self._registered
-        ]
-
-    async def _compare_with_manifest(self, name: str) -> None:
-        expected = sum(self._batch.manifest["counts"][name].values())
-        staged = await self._connection.fetchval(
-            f"SELECT count(*) FROM {self._merges[name].staging.relation} WHERE batch = $1", self._batch.batch
-        )
-        if staged != expected:
-            raise PromotionFailed(
-                f"batch {self._batch.batch}: {staged} of {expected} rows of {name} are in staging",
-                hint=f"localstore sync withdraw {self._batch.batch}",
-                tenant=self._batch.company_id,
-            )
 
     async def _execute(self, statement: str, *more: Any) -> int:
         """Run a statement over the batch's rows and return how many it touched."""
@@ -275,6 +134,8 @@ class Promotion:
     # -- merging --------------------------------------------------------------------------------------------------
 
     async def _merge_until_settled(self) -> None:
+        # For each batch anew, since the one before it in a plan ended by making them immediate.
+        await self._connection.execute("SET CONSTRAINTS ALL DEFERRED")
         refused, unexplained = False, 0
         for _ in range(ATTEMPTS_MAX):
             await self._check()
@@ -288,10 +149,10 @@ class Promotion:
                 if not refuses_rows(error):
                     raise
                 await savepoint.rollback()
-                self._refuse_other_shapes(error)
+                self._parts.refuse_other_shapes(error)
                 # The first refusal may be somebody else's write in between; a second time it is a row of ours.
                 if refused:
-                    search = Search(self._connection, self._batch, self._order, self._merges, self._write)
+                    search = Search(self._connection, self._batch, self._parts.order, self._merges, self._write)
                     await search.hold()
                 refused = not refused
                 continue
@@ -315,13 +176,15 @@ class Promotion:
         )
 
     async def _check(self) -> None:
-        for table in self._order:
-            for statement in self._checks[table.name].values():
+        for table in self._parts.order:
+            for statement in self._parts.checks[table.name].values():
                 await self._execute(statement)
-            for statement in self._checks[table.name].conditions():
+            for statement in self._parts.checks[table.name].conditions():
                 await self._try(statement)
         await self._guard_deletes()
-        statements = [statement for table in self._order for statement in self._checks[table.name].relations()]
+        statements = [
+            statement for table in self._parts.order for statement in self._parts.checks[table.name].relations()
+        ]
         for merge in self._merges.values():
             await self._connection.fetchval(merge.lock("d"), self._batch.batch, self._batch.company_id)
         found = True
@@ -367,10 +230,10 @@ class Promotion:
 
     async def _merge(self) -> list[tuple[str, str]]:
         """Write everything; return the (table, operation) pairs that fell short."""
-        surveys = {table.name: await self._survey(table.name) for table in self._order}
-        steps = [(table.name, "i") for table in self._order]
-        steps += [(table.name, "u") for table in self._order]
-        steps += [(table.name, "d") for table in reversed(self._order)]
+        surveys = {table.name: await self._survey(table.name) for table in self._parts.order}
+        steps = [(table.name, "i") for table in self._parts.order]
+        steps += [(table.name, "u") for table in self._parts.order]
+        steps += [(table.name, "d") for table in reversed(self._parts.order)]
         return [(name, op) for name, op in steps if not await self._merge_one(name, op, surveys[name])]
 
     async def _write(self, name: str) -> None:
@@ -434,15 +297,9 @@ class Promotion:
     async def _hold(self) -> None:
         if self._batch.replica is None:
             return
-        held_now = 0
+        await self._refuse_held()
         for merge in self._merges.values():
-            held_now += await self._execute(HeldMerge(merge.staging, self._batch.target).hold(), self._batch.replica)
-        if held_now and self._options.abort:
-            raise HeldRows(
-                f"batch {self._batch.batch} has {held_now} rows that production cannot take; nothing was promoted",
-                hint="localstore sync push --promote --on-error hold",
-                tenant=self._batch.company_id,
-            )
+            await self._execute(HeldMerge(merge.staging, self._batch.target).hold(), self._batch.replica)
         self._outcome.held = await self._connection.fetchval(
             "SELECT count(*) FROM localstore.held WHERE company_id = $1", self._batch.company_id
         )
@@ -453,6 +310,26 @@ class Promotion:
             self._batch.company_id,
             self._batch.replica,
         )
+
+    async def _refuse_held(self) -> None:
+        """Raise HeldRows if the batch is to be given up rather than hold a row of its own; what waited before may."""
+        if not self._options.abort:
+            return
+        counted = [
+            await self._connection.fetchval(
+                f"SELECT count(*) FROM {merge.staging.relation} s WHERE s.batch = $1 "
+                f"AND s.reason NOT IN ('=', 'rolled_back') AND s.chunk <> {ADDED_CHUNK}",
+                self._batch.batch,
+            )
+            for merge in self._merges.values()
+        ]
+        if sum(counted):
+            raise HeldRows(
+                f"batch {self._batch.batch} has {sum(counted)} rows that production cannot take, so it was given up; "
+                "nothing was promoted, and its changes travel in the next batch",
+                hint="mend them, or: localstore sync push --promote --on-error hold",
+                tenant=self._batch.company_id,
+            )
 
     async def _count(self) -> None:
         for name, merge in self._merges.items():
@@ -481,35 +358,3 @@ class Promotion:
 
     def _done(self, name: str) -> TableCounts:
         return self._outcome.tables.setdefault(name, TableCounts())
-
-    # -- the plan's digest ------------------------------------------------------------------------------------------
-
-    async def _before_images(self) -> str:
-        """Lock every row of production that the batch touches and return a digest of what they hold."""
-        digest = hashlib.blake2b(digest_size=16)
-        for table in self._order:
-            merge = self._merges[table.name]
-            for op in "udis":
-                await self._connection.fetchval(merge.lock(op), self._batch.batch, self._batch.company_id)
-            text = await self._connection.fetchval(
-                f"""SELECT md5(string_agg(x.image, '' ORDER BY x.ordinal)) FROM (
-                    SELECT s.ordinal, coalesce(md5(t::text), '-') AS image FROM {merge.staging.relation} s
-                    LEFT JOIN {merge.relation} t ON {merge.match} WHERE s.batch = $1) x""",
-                self._batch.batch,
-                self._batch.company_id,
-            )
-            digest.update(f"{table.name}:{text}\n".encode())
-        return digest.hexdigest()
-
-    async def _digest(self, before: str) -> str:
-        """Return a digest over (key, action, before-image) of everything the batch touches."""
-        digest = hashlib.blake2b(before.encode(), digest_size=16)
-        for table in self._order:
-            staging = self._merges[table.name].staging
-            text = await self._connection.fetchval(
-                f"""SELECT md5(string_agg(concat_ws(' ', s.ordinal, s.op, s.reason, {staging.key_text("s")}::text), ','
-                    ORDER BY s.ordinal)) FROM {staging.relation} s WHERE s.batch = $1""",
-                self._batch.batch,
-            )
-            digest.update(f"{table.name}:{text}\n".encode())
-        return digest.hexdigest()

@@ -18,9 +18,10 @@ from sync import ledger
 from sync.errors import BatchNotFound, BatchWithdrawn, NothingToDo, SyncRefused
 from sync.held import HeldMerge
 from sync.merge import Merge
+from sync.outcome import Options
 from sync.production import Registered
 from sync.staging import UNDO_DAYS, Staging, analyze
-from sync.steps.promote import Options, promote
+from sync.steps.promote import promote
 
 
 @dataclass(frozen=True, slots=True)

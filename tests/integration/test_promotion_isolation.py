@@ -12,8 +12,9 @@ import pytest
 from localstore import LocalStore
 from localstore.helpdesk.models import Conversation, Ticket
 from sync import SyncEngine, ledger
+from sync.outcome import Options
 from sync.production import registered
-from sync.steps.promote import Options, promote, promotion
+from sync.steps.promote import promote, promotion
 from tests.conftest import Login
 
 TABLES = ("tickets", "conversations", "knowledge_base", "processing_progress")
