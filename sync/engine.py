@@ -59,15 +59,26 @@ class SyncEngine(Access):
         await self.close()
 
     async def init(self, tenants: Sequence[str] | None = None) -> tuple[str, ...]:
-        """Prepare production and make the tables of the store's tenants; return their names. Runs again freely."""
+        """Prepare production and make the tables of the store's tenants; return their names. Runs again freely.
+
+        Where no tenant is here yet, the help desk's tables are made, so that a PostgresStorage has what it needs.
+        """
         await self.ready(prepare=True)
         names: set[str] = set()
-        for tenant in await self.tenants(tenants):
+        found = await self.tenants(tenants)
+        for tenant in found:
             async with self.database(tenant) as database:
                 link = await self.link(await self.target(database))
                 tables = database.tables
                 await link.run(partial(register, target=link.target, tables=tables))
                 names.update(table.name for table in tables)
+        if tenants is None and not found:
+            # Importing the help desk's models takes most of a second, which no other command should wait.
+            from localstore.storage.tables import storage_tables
+
+            link, tables = await self.link(), storage_tables()
+            await link.run(partial(register, target=link.target, tables=tables))
+            names.update(table.name for table in tables)
         return tuple(sorted(names))
 
     async def status(self, tenants: Sequence[str] | None = None) -> Status:

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, TypeVar
 
 from localstore.config import DATA_PATH_DEFAULT, Settings
 from localstore.errors import StoreError, TenantNotFound
-from localstore.helpdesk import Conversation, KnowledgeArticle, ProcessingProgress, Ticket
 from localstore.identifiers import check_platform, check_tenant_id
 from localstore.interchange.items import ARTICLE, PROGRESS, TICKET, ItemKind
 from localstore.interchange.rows import CONVERSATION_ROWS
@@ -30,11 +29,10 @@ from localstore.storage.changes import changed_columns, changed_conversations, m
 from localstore.storage.interface import LIST_LIMIT, StorageInterface
 from localstore.storage.page import Page
 from localstore.storage.payload import Incoming, check_status, key_of, normal, read_payload
+from localstore.storage.tables import MODELS
 from localstore.store import LocalStore
 
 T = TypeVar("T")
-
-MODELS = (Ticket, Conversation, KnowledgeArticle, ProcessingProgress)
 
 _ORDER = "created_at DESC NULLS FIRST, ticket_id, platform"
 _PLATFORMS = """

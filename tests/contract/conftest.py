@@ -11,8 +11,7 @@ import pytest
 
 from localstore import FileStorage, PostgresStorage, StorageInterface
 from localstore.postgres.connect import Server, connection_to
-from localstore.schema.reflect import table_from_model
-from localstore.storage.file import MODELS
+from localstore.storage.tables import storage_tables
 from sync.production import prepare, register
 
 BACKENDS = ("file", "postgresql")
@@ -36,7 +35,7 @@ async def prepared(production: str) -> str:
     """Return the URL of a production that has the help desk's tables and nothing in them."""
     async with connection_to(Server.parse(production)) as connection:
         await prepare(connection)
-        await register(connection, "public", [table_from_model(model) for model in MODELS])
+        await register(connection, "public", storage_tables())
     return production
 
 

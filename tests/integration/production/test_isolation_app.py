@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Act = Callable[..., AbstractAsyncContextManager[None]]
 
 PRODUCTION = ("tickets", "comments", "notes")
-# Policies call companies_of_login as whoever queries; it tells a login about itself only. PostgresStorage calls the rest.
+# Policies call companies_of_login as whoever queries; it tells a login about itself only. The rest is for storages.
 APPLICATIONS = ["companies", "companies_of_login", "mode_of_company", "register_company"]
 NOBODY = [pytest.param(None, id="unset"), pytest.param("", id="empty"), pytest.param("gamma", id="made-up")]
 CHANGES = {"tickets": "title = 'x'", "comments": "body = 'x'", "notes": "raw = '[]'"}
