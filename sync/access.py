@@ -9,6 +9,8 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
+import asyncpg
+
 from localstore.config import Settings
 from localstore.errors import ConfigurationError, LocalStoreError
 from localstore.postgres.embedded import embedded_server
@@ -16,8 +18,10 @@ from localstore.postgres.server import Server
 from sync import ledger, pipeline
 from sync.config import TARGET_DEFAULT, SyncSettings
 from sync.link import Link
+from sync.listing import held_in_file, held_in_production
 from sync.outcome import Options
-from sync.results import Failure, Result, TenantResult
+from sync.production import registered
+from sync.results import Failure, HeldItem, Result, TenantResult
 from sync.status import TARGET, remembered
 from sync.steps.acknowledge import acknowledge
 
@@ -135,3 +139,21 @@ class Access:
         if await self.is_local(tenant):
             async with self.database(tenant) as database:
                 await link.run(partial(acknowledge, database=database))
+
+    async def held(self, tenants: Sequence[str] | None = None) -> list[HeldItem]:
+        """Return every held row: from production where the engine knows one, else from the tenants' files."""
+        if self.has_production:
+            link = await self.link()
+
+            async def read(connection: asyncpg.Connection) -> list[HeldItem]:
+                known = await registered(connection, link.target)
+                tables = {name: entry.table for (name, _), entry in known.items()}
+                return await held_in_production(connection, tenants, link.target, tables)
+
+            return await link.run(read)
+        found: list[HeldItem] = []
+        for tenant in await self.tenants(tenants):
+            async with self.database(tenant) as database:
+                tables = {table.name: table for table in database.tables}
+                found += await database.read(partial(held_in_file, tenant=tenant, tables=tables))
+        return found

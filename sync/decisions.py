@@ -21,7 +21,7 @@ from sync.releases import LOCAL, RETRY, release
 from sync.results import HeldItem
 
 if TYPE_CHECKING:
-    from sync.engine import SyncEngine
+    from sync.access import Access
 
 Side = Literal["local", "production"]
 Work: TypeAlias = Callable[[sqlite3.Connection, HeldItem, Table], None]
@@ -30,7 +30,7 @@ Work: TypeAlias = Callable[[sqlite3.Connection, HeldItem, Table], None]
 class _Held:
     """The held rows of some reasons."""
 
-    def __init__(self, engine: SyncEngine, reasons: Sequence[str]) -> None:
+    def __init__(self, engine: Access, reasons: Sequence[str]) -> None:
         self._engine = engine
         self._reasons = reasons
 
@@ -101,7 +101,7 @@ class _Held:
 class Conflicts(_Held):
     """Rows that both sides changed."""
 
-    def __init__(self, engine: SyncEngine) -> None:
+    def __init__(self, engine: Access) -> None:
         super().__init__(engine, CONFLICTS)
 
     async def resolve(self, address: str, use: Side, tenants: Sequence[str] | None = None) -> HeldItem:
@@ -113,7 +113,7 @@ class Conflicts(_Held):
 class Quarantine(_Held):
     """Rows whose value or place production could not take."""
 
-    def __init__(self, engine: SyncEngine) -> None:
+    def __init__(self, engine: Access) -> None:
         super().__init__(engine, (*QUARANTINE, "rolled_back"))
 
     async def fix(self, address: str, column: str, value: str | None, tenants: Sequence[str] | None = None) -> HeldItem:

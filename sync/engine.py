@@ -18,12 +18,11 @@ from sync.config import SyncSettings
 from sync.decisions import Conflicts, Quarantine
 from sync.errors import HeldRows
 from sync.link import Link
-from sync.listing import held_in_file, held_in_production
 from sync.outcome import Outcome
 from sync.plan import Plan, PlannedBatch
 from sync.production import register, registered
 from sync.releases import release_batch
-from sync.results import HeldItem, Result, TenantResult, sum_tables
+from sync.results import Result, TenantResult, sum_tables
 from sync.status import TARGET, VERIFIED_AT, Status, now_text, read_status, remember
 from sync.steps.acknowledge import acknowledge
 from sync.steps.verify import Verified, verify
@@ -253,24 +252,6 @@ class SyncEngine(Access):
 
                 found.append(await link.run(compare))
                 await database.write(lambda file: remember(file, VERIFIED_AT, now_text()))
-        return found
-
-    async def held(self, tenants: Sequence[str] | None = None) -> list[HeldItem]:
-        """Return every held row: from production where the engine knows one, else from the tenants' files."""
-        if self.has_production:
-            link = await self.link()
-
-            async def read(connection: asyncpg.Connection) -> list[HeldItem]:
-                known = await registered(connection, link.target)
-                tables = {name: entry.table for (name, _), entry in known.items()}
-                return await held_in_production(connection, tenants, link.target, tables)
-
-            return await link.run(read)
-        found: list[HeldItem] = []
-        for tenant in await self.tenants(tenants):
-            async with self.database(tenant) as database:
-                tables = {table.name: table for table in database.tables}
-                found += await database.read(partial(held_in_file, tenant=tenant, tables=tables))
         return found
 
     async def log(self, tenants: Sequence[str] | None = None, *, limit: int = 50) -> history.Log:
