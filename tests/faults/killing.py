@@ -136,6 +136,12 @@ POINTS: dict[str, Callable[[], None]] = {
 }
 """Where a push can die: the name says what was done last."""
 
+ROLLBACK_POINTS: dict[str, Callable[[], None]] = {
+    "all is taken back, nothing committed": _after("sync.takeback", "roll_back"),
+    "taken back, staging not yet swept": _before("sync.takeback", "sweep"),
+}
+"""Where a rollback can die."""
+
 
 def _run(
     arguments: tuple[str, ...],
@@ -153,7 +159,7 @@ def _run(
     if chunk_rows is not None:
         importlib.import_module("sync.bundle").CHUNK_ROWS_MAX = chunk_rows  # type: ignore[attr-defined]
     if point is not None:
-        POINTS[point]()
+        (POINTS | ROLLBACK_POINTS)[point]()
     if file_bytes_max is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes_max, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     from localstore.cli import main

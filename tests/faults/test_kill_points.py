@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from tests.faults.killing import POINTS, Command
+from tests.faults.killing import POINTS, ROLLBACK_POINTS, Command
 from tests.faults.world import World, writes
 from tests.integration.command import sync
 
@@ -54,6 +54,31 @@ async def test_F1_killed_at_each_line_of_the_crash_table(busy_world: World, tmp_
     assert again.code == 0, again.all
     await world.check_settled()
     assert await world.value("SELECT status FROM tickets WHERE ticket_id = '21'") == "after"
+
+
+@pytest.mark.parametrize("point", ROLLBACK_POINTS)
+async def test_F1_killed_while_a_batch_is_taken_back(busy_world: World, tmp_path: Path, point: str) -> None:
+    """A rollback that dies took effect whole or not at all; run again and requeued, everything is there once more."""
+    world = busy_world
+    before = await world.fetch("SELECT t::text FROM tickets t ORDER BY 1")
+    (tenant,) = (await world.push()).tenants
+    after = await world.fetch("SELECT t::text FROM tickets t ORDER BY 1")
+    arguments = ("sync", "rollback", str(tenant.batch), "--data", world.data)
+    rolling = Command(*arguments, url=world.url, output=tmp_path / "out", point=point)
+    assert rolling.wait() == -signal.SIGKILL, rolling.printed
+    is_done = point.startswith("taken back")
+    assert await world.fetch("SELECT t::text FROM tickets t ORDER BY 1") == (before if is_done else after)
+    again = Command(*arguments, url=world.url, output=tmp_path / "again")
+    assert again.wait() == (1 if is_done else 0), again.printed
+    assert ("is rolled back already" in again.printed) == is_done
+    assert await world.fetch("SELECT t::text FROM tickets t ORDER BY 1") == before
+    requeued = sync("requeue", str(tenant.batch), "--data", world.data, DATABASE_URL=world.url)
+    assert requeued.code == 0, requeued.all
+    last = sync("push", "--promote", "--data", world.data, DATABASE_URL=world.url)
+    assert last.code == 0, last.all
+    assert await world.fetch("SELECT t::text FROM tickets t ORDER BY 1") == after
+    await world.check_rows()
+    await world.check_nothing_left()
 
 
 async def _check_reached(world: World, point: str, before: dict[UUID, str]) -> None:
