@@ -10,7 +10,6 @@ import pytest
 
 from tests.faults.killing import POINTS, ROLLBACK_POINTS, Command
 from tests.faults.world import World, writes
-from tests.integration.command import sync
 
 CHUNK_ROWS = 5
 
@@ -50,8 +49,8 @@ async def test_F1_killed_at_each_line_of_the_crash_table(busy_world: World, tmp_
     assert pushing.wait() == -signal.SIGKILL, pushing.printed
     await _check_reached(world, point, before)
     world.shell(writes("after", 20))
-    again = sync("push", "--promote", "--data", world.data, DATABASE_URL=world.url)
-    assert again.code == 0, again.all
+    again = Command("sync", "push", "--promote", "--data", world.data, url=world.url, output=tmp_path / "again")
+    assert again.wait() == 0, again.printed
     await world.check_settled()
     assert await world.value("SELECT status FROM tickets WHERE ticket_id = '21'") == "after"
 
@@ -72,10 +71,9 @@ async def test_F1_killed_while_a_batch_is_taken_back(busy_world: World, tmp_path
     assert again.wait() == (1 if is_done else 0), again.printed
     assert ("is rolled back already" in again.printed) == is_done
     assert await world.fetch("SELECT t::text FROM tickets t ORDER BY 1") == before
-    requeued = sync("requeue", str(tenant.batch), "--data", world.data, DATABASE_URL=world.url)
-    assert requeued.code == 0, requeued.all
-    last = sync("push", "--promote", "--data", world.data, DATABASE_URL=world.url)
-    assert last.code == 0, last.all
+    for number, command in enumerate((("requeue", str(tenant.batch)), ("push", "--promote"))):
+        last = Command("sync", *command, "--data", world.data, url=world.url, output=tmp_path / f"last{number}")
+        assert last.wait() == 0, last.printed
     assert await world.fetch("SELECT t::text FROM tickets t ORDER BY 1") == after
     await world.check_rows()
     await world.check_nothing_left()
