@@ -13,7 +13,6 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from sync import history, ledger, pipeline, reports, takeback
-from sync.access import Access
 from sync.config import SyncSettings
 from sync.decisions import Conflicts, Quarantine
 from sync.errors import HeldRows
@@ -21,6 +20,7 @@ from sync.link import Link
 from sync.outcome import Outcome
 from sync.plan import Plan, PlannedBatch
 from sync.production import register, registered
+from sync.pulling import Pulls
 from sync.releases import release_batch
 from sync.results import Result, TenantResult, sum_tables
 from sync.status import TARGET, VERIFIED_AT, Status, now_text, read_status, remember
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from localstore.store import LocalStore
 
 
-class SyncEngine(Access):
+class SyncEngine(Pulls):
     """Carry tenants' changes to production, and take them back.
 
     `store` may be missing for what production alone can answer (plan, promote, rollback, log, show and the lists);

@@ -11,7 +11,7 @@ import orjson
 
 from localstore.sqlite.database import Database
 
-_REVISION = "held_revision"
+REVISION = "held_revision"
 
 
 async def mirror_held(connection: asyncpg.Connection, database: Database) -> None:
@@ -52,7 +52,7 @@ async def mirror_held(connection: asyncpg.Connection, database: Database) -> Non
 
 
 def _mirrored(connection: sqlite3.Connection) -> int | None:
-    row = connection.execute("SELECT value FROM localstore_state WHERE name = ?", (_REVISION,)).fetchone()
+    row = connection.execute("SELECT value FROM localstore_state WHERE name = ?", (REVISION,)).fetchone()
     return None if row is None else int(row[0])
 
 
@@ -66,5 +66,5 @@ def _replace(connection: sqlite3.Connection, copies: list[tuple[Any, ...]], revi
     connection.execute(
         "INSERT INTO localstore_state (name, value) VALUES (?, ?) "
         "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-        (_REVISION, revision),
+        (REVISION, revision),
     )

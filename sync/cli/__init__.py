@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from sync.cli import carry, held, look
+from sync.cli import carry, held, look, pull
 
 app = typer.Typer(
     help="Carry tenants' changes into production Postgres, and take them back.",
@@ -14,5 +14,6 @@ app = typer.Typer(
 carry.add_to(app)
 look.add_to(app)
 held.add_to(app)
+pull.add_to(app)
 
 __all__ = ["app"]

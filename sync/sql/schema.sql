@@ -61,8 +61,10 @@ CREATE TABLE IF NOT EXISTS localstore.undo (
     key text[] NOT NULL,
     changed bit varying,
     before text[],
-    row_xmin xid
+    row_xmin xid,
+    merged boolean NOT NULL DEFAULT false
 );
+ALTER TABLE localstore.undo ADD COLUMN IF NOT EXISTS merged boolean NOT NULL DEFAULT false;
 CREATE INDEX IF NOT EXISTS undo_batch ON localstore.undo (batch, tbl);
 
 CREATE TABLE IF NOT EXISTS localstore.held (

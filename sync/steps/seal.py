@@ -40,7 +40,7 @@ class _Written:
 async def seal(database: Database, target: str) -> Sealed | None:
     """Seal everything committed up to now; None if there is nothing to send."""
     tenant = database.path.parent
-    async with _alone(tenant):
+    async with alone(tenant):
         if await database.read(capture.check):
             # The triggers come back before the snapshot is taken, so that nothing is written unseen in between.
             await database.write(lambda connection: capture.install(connection, ()))
@@ -131,7 +131,7 @@ def _sweep(connection: sqlite3.Connection, tenant: Path) -> None:
 
 
 @asynccontextmanager
-async def _alone(tenant: Path) -> AsyncIterator[None]:
+async def alone(tenant: Path) -> AsyncIterator[None]:
     """Hold the outbox's lock, so that nobody sweeps a bundle away between its file and its record.
 
     The lock belongs to the open file, so it ends with the process, however that ends.

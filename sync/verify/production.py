@@ -38,7 +38,21 @@ async def reading(connection: asyncpg.Connection, company: str) -> AsyncIterator
 async def copy_rows(
     connection: asyncpg.Connection, known: Registered, company: str, take: Callable[[bytes], Awaitable[None]]
 ) -> None:
-    """Hand the company's rows of a table to `take`, as pieces of a binary COPY; the next piece waits for it.
+    """Hand the company's rows of a table to `take` in the order of their keys, as `copy_query` does."""
+    staging = Staging(known.table, known.staging)
+    names = ", ".join(staging.quoted(place) for place in range(len(staging.columns)))
+    order = ", ".join(
+        staging.quoted(place) + (' COLLATE "C"' if staging.columns[place].kind is Kind.TEXT else "")
+        for place in staging.key_places
+    )
+    # A COPY takes no parameters.
+    query = f"SELECT {names} FROM {known.relation} WHERE {staging.company} = {quote_literal(company)}"
+    query += f" ORDER BY {order}" if order else ""
+    await copy_query(connection, query, take)
+
+
+async def copy_query(connection: asyncpg.Connection, query: str, take: Callable[[bytes], Awaitable[None]]) -> None:
+    """Hand a query's rows to `take`, as pieces of a binary COPY; the next piece waits for it.
 
     After an error of `take` the rest passes unseen and the connection stays usable; a cancellation cuts it, because
     the driver waits for ever for the end of a COPY that nobody reads.
@@ -52,15 +66,6 @@ async def copy_rows(
             except Exception as error:  # noqa: BLE001 (raised below, once the COPY has ended)
                 failure.append(error)
 
-    staging = Staging(known.table, known.staging)
-    names = ", ".join(staging.quoted(place) for place in range(len(staging.columns)))
-    order = ", ".join(
-        staging.quoted(place) + (' COLLATE "C"' if staging.columns[place].kind is Kind.TEXT else "")
-        for place in staging.key_places
-    )
-    # A COPY takes no parameters.
-    query = f"SELECT {names} FROM {known.relation} WHERE {staging.company} = {quote_literal(company)}"
-    query += f" ORDER BY {order}" if order else ""
     try:
         await connection.copy_from_query(query, output=pass_on, format="binary")
     except asyncio.CancelledError:
