@@ -17,7 +17,7 @@ import asyncpg
 from localstore.sqlite.database import Database
 from sync import batches, ledger
 from sync.batches import LocalBatch
-from sync.errors import StaleFile, forked
+from sync.errors import ForkError, StaleFile, forked
 from sync.mirror import mirror_held
 
 
@@ -36,11 +36,12 @@ async def acknowledge(connection: asyncpg.Connection, database: Database) -> Con
     """
     identity = database.identity
     replica = UUID(str(identity.replica))
-    # Production first: whatever it has of this file was recorded here before it was sent, by whichever process.
-    remote = await ledger.chain(connection, identity.company_id, replica, identity.epoch)
-    local = await database.read(batches.live)
+    try:
+        local, remote = await _chains(connection, database, replica)
+    except ForkError:
+        # Another process may have withdrawn a batch between the two looks; a true fork is still one at the second.
+        local, remote = await _chains(connection, database, replica)
     states = {entry.batch: entry.state for entry in remote}
-    _compare(identity.company_id, local, remote)
     given_up = await _given_up(connection, [batch for batch in local if batch.batch not in states])
     if given_up is not None:
         await database.write(lambda write: batches.withdraw(write, given_up))
@@ -56,6 +57,18 @@ async def acknowledge(connection: asyncpg.Connection, database: Database) -> Con
     # One that is staging was cut off, or another process is at it, which staging it again waits for.
     unstaged = tuple(batch for batch in local if states.get(batch.batch, ledger.STAGING) == ledger.STAGING)
     return Contact(unstaged, done)
+
+
+async def _chains(
+    connection: asyncpg.Connection, database: Database, replica: UUID
+) -> tuple[list[LocalBatch], list[ledger.Entry]]:
+    """Return the file's chain and production's, one of which continues the other; raises ForkError if neither does."""
+    identity = database.identity
+    # Production first: whatever it has of this file was recorded here before it was sent, by whichever process.
+    remote = await ledger.chain(connection, identity.company_id, replica, identity.epoch)
+    local = await database.read(batches.live)
+    _compare(identity.company_id, local, remote)
+    return local, remote
 
 
 def _acknowledge_all(connection: sqlite3.Connection, done: tuple[UUID, ...]) -> None:

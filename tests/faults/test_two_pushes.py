@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from localstore import LocalStore
-from sync import SyncEngine
+from sync import SyncEngine, ledger
 from sync.bundle import Bundle
 from sync.steps import stage
 from tests.faults.killing import Command
@@ -78,6 +79,28 @@ async def test_F20_a_batch_finished_by_another_process_in_the_middle_is_left_at_
     result = await busy_world.push()
     assert (result.exit_code, others) == (0, [0]), result.to_json()
     await busy_world.check_settled()
+
+
+async def test_a_batch_withdrawn_between_two_looks_is_no_fork(
+    busy_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A withdrawal by another process, just when this one compares both chains, is not taken for a fork."""
+    world = busy_world
+    async with LocalStore(world.data) as store, SyncEngine(store, to=world.url) as engine:
+        batch = (await engine.push()).tenants[0].batch
+        assert batch is not None
+        chain = ledger.chain
+
+        async def outrun(*arguments: Any) -> list[ledger.Entry]:
+            found = await chain(*arguments)
+            monkeypatch.undo()
+            await engine.withdraw(batch)
+            return found
+
+        monkeypatch.setattr(ledger, "chain", outrun)
+        result = await engine.push(promote=True)
+        assert result.exit_code == 0, result.to_json()
+    await world.check_settled()
 
 
 @pytest.mark.parametrize("promote", [True, False])
