@@ -28,7 +28,7 @@ _SIGNS: Final = b"+-"
 _BACKSLASH: Final = 0x5C
 _COLON: Final = 0x3A
 _NUMBER_SHAPE: Final = bytes(0x30 if 0x30 <= byte <= 0x39 else 0x65 if byte == 0x45 else byte for byte in range(256))
-_LONG_EXPONENT: Final = re.compile(rb"(?:^|[\[,:])[ \t\n\r]*+-?[0-9]++(?:\.[0-9]++)?+[eE][+-]?[0-9]{4}")
+_LONG_EXPONENT: Final = re.compile(rb"(?:^|[\[,:])[ \t\n\r]*+-?[0-9]++(?:\.[0-9]++)?[eE][+-]?[0-9]{4}")
 
 # A float keeps 15 significant digits of any decimal whose exponent has at most two digits, and an integer of 18 digits
 # is no float. The shapes are quick to find and mostly stand in strings; the expression looks closer.
@@ -39,7 +39,7 @@ _EXACT_SHAPE: Final = bytes(
 )
 _INEXACT: Final = re.compile(
     rb"(?:^|[\[,:])[ \t\n\r]*+-?(?:[0-9]{19}|(?=[0-9.]{16})[0-9]++(?:\.[0-9]++(?:[eE,\]} \t\n\r]|$)|[eE])"
-    rb"|[0-9]++(?:\.[0-9]++)?+[eE][+-]?[0-9]{3})"
+    rb"|[0-9]++(?:\.[0-9]++)?[eE][+-]?[0-9]{3})"
 )
 
 
