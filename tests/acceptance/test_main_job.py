@@ -33,7 +33,10 @@ def tree(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """Return a tree of help-desk JSON that the test may change: generated everywhere, real where there is some."""
     folder = tmp_path / "json tree"
     if request.param == "real":
-        shutil.copytree(request.getfixturevalue("helpdesk_data"), folder)
+        # The data may be read-only; a copy of its bytes alone is not.
+        shutil.copytree(request.getfixturevalue("helpdesk_data"), folder, copy_function=shutil.copyfile)
+        for copied in (folder, *folder.rglob("*")):
+            copied.chmod(0o700 if copied.is_dir() else 0o600)
     else:
         generate(folder, seed=7, companies=3, tickets=60)
     return folder

@@ -16,10 +16,12 @@ import asyncpg
 import pytest
 
 from localstore import LocalStore
-from localstore.helpdesk.models import Conversation, Ticket
+from localstore.helpdesk import Conversation, KnowledgeArticle, ProcessingProgress, Ticket
 from tests.integration.command import command, environment, sync
 
 COUNTS = {"inserted", "updated", "deleted", "unchanged", "conflicts", "quarantined"}
+
+MODELS = (Ticket, Conversation, KnowledgeArticle, ProcessingProgress)
 
 
 def ticket(number: int, **columns: object) -> Ticket:
@@ -32,7 +34,7 @@ def ticket(number: int, **columns: object) -> Ticket:
 async def data(tmp_path: Path) -> Path:
     """Return a store of two tenants, acme with three tickets and zeta with one."""
     root = tmp_path / "my data"
-    async with LocalStore(root) as store:
+    async with LocalStore(root, models=MODELS) as store:
         await store.tenant("acme").put_many([ticket(1), ticket(2), ticket(3)])
         await store.tenant("zeta").put_many([ticket(1)])
     return root
@@ -102,7 +104,7 @@ async def test_held_rows_are_named_with_the_command_that_settles_them(data: Path
     assert sync("push", "--promote", *to).code == 0
     await in_production(production, "UPDATE tickets SET status = 'theirs' WHERE company_id || ticket_id = 'acmeMOD-1'")
     shell(data, "UPDATE tickets SET status = 'ours' WHERE ticket_id = 'MOD-1'")
-    async with LocalStore(data) as store:
+    async with LocalStore(data, models=MODELS) as store:
         reply = Conversation(platform="jira", ticket_id="MOD-9", conversation_id="1", content="waits")
         await store.tenant("acme").put_many([ticket(9, description="a\0b"), reply])
     pushed = sync("push", "--promote", *to)
@@ -232,7 +234,7 @@ def test_tables_fit_80_columns_in_a_pipe(data: Path, production: str) -> None:
 async def test_an_interrupted_push_exits_130_and_a_rerun_completes(tmp_path: Path, production: str) -> None:
     """SIGINT amid a push ends it without a traceback; the same command again brings every row once."""
     data = tmp_path / "data"
-    async with LocalStore(data) as store:
+    async with LocalStore(data, models=MODELS) as store:
         await store.tenant("acme").put_many([ticket(number, description="x" * 2_000) for number in range(6_000)])
     arguments = ["sync", "push", "--promote", "--to", production, "--data", str(data)]
     process = subprocess.Popen(
