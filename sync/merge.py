@@ -13,7 +13,7 @@ from functools import cached_property
 
 from localstore.postgres.quoting import quote_literal
 from localstore.schema.tables import Kind, Policy
-from sync.staging import Staging
+from sync.staging import UNDO_DAYS, Staging
 
 ADDED_CHUNK = -1
 """The chunk number of staged rows that the promotion itself adds; no bundle has such a chunk."""
@@ -154,17 +154,16 @@ class Merge:
             )
             {self._undo("'u'", "changed", "before")}"""
 
-    def delete(self) -> str:
-        """Delete the rows that are still as they were; undo keeps them whole, as production held them."""
+    def delete(self, name: str) -> str:
+        """Return, as parts of a WITH, the delete of rows that are still as they were; undo keeps them whole."""
         everything = frozenset(range(len(self.staging.columns)))
         return f"""
-            WITH written AS (
+            {name} AS (
                 DELETE FROM {self.relation} t USING {self.staging.relation} s
                 WHERE {MINE} AND s.op = 'd' AND {self.match} AND {self.whole}
                 RETURNING {self.staging.key_text("s")} AS key, t.xmin AS row_xmin,
                     {self._texts(lambda place: f"{self.theirs(place)}::text", everything)} AS before
-            )
-            {self._undo("'d'", "NULL", "before")}"""
+            ), {name}_undo AS ({self._undo("'d'", "NULL", "before", name)})"""
 
     def lock(self, op: str) -> str:
         """Lock production's rows that a batch touches, so that nobody writes or references them until it ends."""
@@ -182,13 +181,13 @@ class Merge:
                 SELECT 1 FROM localstore.undo u WHERE u.batch = $1 AND u.tbl = {table} AND u.op = '{op}'
                     AND u.key = {self.staging.key_text("s")})"""
 
-    def _undo(self, op: str, changed: str, before: str) -> str:
+    def _undo(self, op: str, changed: str, before: str, written: str = "written") -> str:
         table = self.staging.table
         return f"""
             INSERT INTO localstore.undo
                 (batch, company_id, tbl, fingerprint, op, key, changed, before, row_xmin)
             SELECT $1, $2, {quote_literal(table.name)}, {quote_literal(table.fingerprint)},
-                {op}, key, {changed}, {before}, row_xmin FROM written"""
+                {op}, key, {changed}, {before}, row_xmin FROM {written}"""
 
     def _their_key(self) -> str:
         return "ARRAY[" + ", ".join(f"{self.theirs(place)}::text" for place in self.staging.key_places) + "]::text[]"
@@ -272,9 +271,11 @@ class Merge:
     def settle_snapshot(self, *, with_deletes: bool) -> list[str]:
         """Turn snapshot rows into inserts and updates, and with `with_deletes` absent rows into deletes.
 
-        A base is not known, so the feed decides: a row that nobody else ever wrote is ours to write. $3 is the replica.
+        A base is not known, so what production remembers decides: a row as this replica left it is ours to write, any
+        other that differs is a conflict. $3 is the replica.
         """
-        quiet = self._quiet(self.staging.key_text("s"))
+        key = self.staging.key_text("s")
+        quiet = f"({self._as_we_left_it(key)} OR ({self._long_ours()} AND {self._quiet(key)}))"
         there = f"{MINE} AND s.op = 's' AND {self.match}"
         differing = self.bits(lambda place: self.differ(self.theirs(place), f"s.n{place}", place))
         bases = "".join(f", b{place} = {self.theirs(place)}" for place in self.staging.value_places)
@@ -288,25 +289,77 @@ class Merge:
             *([self._delete_absent()] if with_deletes else []),
         ]
 
+    def _as_we_left_it(self, key: str) -> str:
+        """Return the test that the last write of production's row was a promotion of this replica."""
+        return f"""EXISTS (SELECT 1 FROM localstore.undo u JOIN localstore.ledger l ON l.batch = u.batch
+            WHERE {self._our_batches} AND u.tbl = {quote_literal(self.staging.table.name)}
+            AND u.key = {key} AND u.row_xmin = t.xmin)"""
+
+    def _long_ours(self) -> str:
+        """Return the test that the replica has sent the table for so long that undo of its rows may have expired."""
+        return f"""EXISTS (SELECT 1 FROM localstore.ledger l WHERE {self._our_batches}
+            AND l.manifest -> 'fingerprints' ? {quote_literal(self.staging.table.name)}
+            AND l.promoted_at < now() - make_interval(days => {UNDO_DAYS}))"""
+
+    @cached_property
+    def _our_batches(self) -> str:
+        return (
+            f"l.company_id = $2 AND l.target = {quote_literal(self.target)} AND l.kind = 'push' AND l.replica = $3 "
+            "AND l.state = 'promoted'"
+        )
+
     def _quiet(self, key: str) -> str:
-        """Return the test that neither an application nor another replica wrote the row of that key."""
+        """Return the test that neither an application nor another replica is known to have written the row."""
         target, table = quote_literal(self.target), quote_literal(self.staging.table.name)
-        return f"""NOT EXISTS (SELECT 1 FROM localstore.feed f WHERE f.company_id = $2 AND f.target = {target}
-                AND f.tbl = {table} AND (f.key = {key} OR f.op = 't'))
+        fed = f"SELECT 1 FROM localstore.feed f WHERE f.company_id = $2 AND f.target = {target} AND f.tbl = {table}"
+        return f"""NOT EXISTS ({fed} AND f.key = {key}) AND NOT EXISTS ({fed} AND f.op = 't')
             AND NOT EXISTS (SELECT 1 FROM localstore.undo u JOIN localstore.ledger l ON l.batch = u.batch
                 WHERE l.company_id = $2 AND l.target = {target} AND u.tbl = {table} AND u.key = {key}
                 AND l.kind = 'push' AND l.replica <> $3)"""
 
     def _delete_absent(self) -> str:
-        """Stage a delete for each row of production that the snapshot lacks and that nobody else wrote."""
+        """Stage a delete for each row that the snapshot lacks, if production has it as this replica left it."""
         staging = self.staging
         places = range(len(staging.columns))
         columns = [f"n{place}" for place in staging.key_places] + [f"b{place}" for place in places]
         values = [self.theirs(place) for place in staging.key_places] + [self.theirs(place) for place in places]
+        key = self._their_key()
         return f"""INSERT INTO {staging.relation} (batch, chunk, ordinal, op, {", ".join(columns)})
             SELECT $1, {ADDED_CHUNK}, -{2**40} - row_number() OVER (), 'd', {", ".join(values)} FROM {self.relation} t
-            WHERE t.{staging.company} = $2 AND {self._quiet(self._their_key())}
-            AND NOT EXISTS (SELECT 1 FROM {staging.relation} s WHERE s.batch = $1 AND {self.match})"""
+            WHERE t.{staging.company} = $2 AND {self._as_we_left_it(key)}
+            AND NOT EXISTS (SELECT 1 FROM {staging.relation} s WHERE s.batch = $1 AND {self.match})
+            AND NOT EXISTS (SELECT 1 FROM localstore.held h WHERE h.company_id = $2 AND h.replica = $3
+                AND h.target = {quote_literal(self.target)} AND h.tbl = {quote_literal(staging.table.name)}
+                AND h.key = {key})"""
+
+    def fold(self) -> list[str]:
+        """Make one change of those whose keys were spelt differently in the file and are one key in production.
+
+        A delete and an insert are an update; of several new rows the first goes. Nothing where no spelling can differ.
+        """
+        staging = self.staging
+        if not staging.many_spellings:
+            return []
+        keys = ", ".join(f"s.n{place}" for place in staging.key_places)
+        other = " AND ".join(f"o.n{place} = s.n{place}" for place in staging.key_places)
+        changed = self.bits(lambda place: self.differ(f"s.n{place}", f"o.b{place}", place))
+        bases = "".join(f", b{place} = o.b{place}" for place in staging.value_places)
+        fit = "s.defect IS NULL"
+        return [
+            f"""UPDATE {staging.relation} s SET reason = 'constraint',
+                key_text = {staging.key_text("s")} || 'again'::text,
+                detail = jsonb_build_object('message', 'another row of the file has the same key in production')
+                WHERE {MINE} AND s.ordinal IN (SELECT d.ordinal FROM (SELECT s.ordinal,
+                    row_number() OVER (PARTITION BY {keys} ORDER BY s.ordinal) AS nth
+                    FROM {staging.relation} s WHERE {MINE} AND s.op IN ('i', 's') AND {fit}) d WHERE d.nth > 1)""",
+            f"""UPDATE {staging.relation} s SET op = 'u', changed = {changed}{bases} FROM {staging.relation} o
+                WHERE {MINE} AND s.op = 'i' AND {fit} AND o.batch = $1 AND o.op = 'd' AND o.defect IS NULL
+                AND o.reason IS NULL AND {other}""",
+            f"""UPDATE {staging.relation} s SET reason = '=' WHERE {MINE} AND s.op = 'd' AND {fit} AND EXISTS (
+                SELECT 1 FROM {staging.relation} o
+                WHERE o.batch = $1 AND o.op = 'u' AND o.reason IS NULL AND {other})""",
+            self._drop_unchanged(),
+        ]
 
     def _clashes_of_changes(self, *, base_known: bool) -> dict[int, str]:
         return {
@@ -339,3 +392,14 @@ class Merge:
     def _drop_unchanged(self) -> str:
         return f"""UPDATE {self.staging.relation} s SET reason = '='
             WHERE {MINE} AND s.op = 'u' AND bit_count(s.changed) = 0"""
+
+
+def delete_all(merges: Iterable[Merge]) -> str:
+    """Return one statement that deletes the rows of several tables, and how many of each, in order.
+
+    In one statement, since references may run in circles: when production's cascades run, at its end, no row is left
+    for them.
+    """
+    named = {f"gone{number}": merge for number, merge in enumerate(merges)}
+    parts = ", ".join(merge.delete(name) for name, merge in named.items())
+    return f"WITH {parts} SELECT " + ", ".join(f"(SELECT count(*) FROM {name})" for name in named)

@@ -14,7 +14,7 @@ import asyncpg
 from localstore.postgres.policies import PROMOTER
 from localstore.postgres.quoting import quote_identifier
 from localstore.schema.postgres import COPIED_COLUMNS, production_name
-from localstore.schema.tables import Column, Table
+from localstore.schema.tables import Column, Kind, Table
 from localstore.schema.types import production_type
 from sync.ledger import Entry
 from sync.production.registry import Registered
@@ -54,6 +54,12 @@ class Staging:
         fixed = {*self.table.key, self.table.company}
         return tuple(place for place, column in enumerate(self.columns) if column.name not in fixed)
 
+    @cached_property
+    def many_spellings(self) -> bool:
+        """Return whether two keys that differ in the file can be one in production: UUIDs, times, untyped values."""
+        keys = [self.columns[place] for place in self.key_places]
+        return any(column.kind not in ONE_SPELLING or not column.declared for column in keys)
+
     def quoted(self, place: int) -> str:
         """Return the production column's quoted name."""
         return quote_identifier(production_name(self.columns[place].name))
@@ -75,6 +81,9 @@ class Staging:
         """Return the key's parts as a text array read from staged columns."""
         return "ARRAY[" + ", ".join(f"{alias}.{prefix}{place}::text" for place in self.key_places) + "]::text[]"
 
+
+ONE_SPELLING = frozenset({Kind.TEXT, Kind.INTEGER, Kind.BLOB})
+"""Kinds of which SQLite stores equal values equally, as long as the column declares them."""
 
 UNDO_DAYS = 30
 """How long a promotion can be taken back."""

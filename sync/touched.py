@@ -18,7 +18,7 @@ async def before_images(connection: asyncpg.Connection, parts: Parts) -> str:
             await connection.fetchval(merge.lock(op), batch, company)
         text = await connection.fetchval(
             f"""SELECT md5(string_agg(x.image, '' ORDER BY x.ordinal)) FROM (
-                SELECT s.ordinal, coalesce(md5(t::text), '-') AS image FROM {merge.staging.relation} s
+                SELECT s.ordinal, md5(ROW(t.*)::text) AS image FROM {merge.staging.relation} s
                 LEFT JOIN {merge.relation} t ON {merge.match} WHERE s.batch = $1) x""",
             batch,
             company,

@@ -35,34 +35,38 @@ BEGIN
     END IF;
 
     SELECT
-        'ARRAY[' || coalesce(string_agg(format('o.%I::text', part), ', ' ORDER BY place), '') || ']::text[]',
-        'ARRAY[' || coalesce(string_agg(format('n.%I::text', part), ', ' ORDER BY place), '') || ']::text[]',
-        format('o.%1$I = n.%1$I', company) || coalesce(string_agg(format(' AND o.%1$I = n.%1$I', part), ''), '')
+        'ARRAY[' || coalesce(string_agg(format('localstore_old.%I::text', part), ', ' ORDER BY place), '') || ']::text[]',
+        'ARRAY[' || coalesce(string_agg(format('localstore_new.%I::text', part), ', ' ORDER BY place), '') || ']::text[]',
+        format('localstore_old.%1$I = localstore_new.%1$I', company)
+            || coalesce(string_agg(format(' AND localstore_old.%1$I = localstore_new.%1$I', part), ''), '')
     INTO old_key, new_key, same_key
     FROM unnest(TG_ARGV[3:]) WITH ORDINALITY AS parts (part, place);
 
     IF TG_OP = 'INSERT' THEN
         EXECUTE format(
             'INSERT INTO localstore.feed (company_id, target, tbl, key, op, origin) '
-            'SELECT n.%I::text, $1, $2, %s, ''i'', session_user FROM new_rows n',
+            'SELECT localstore_new.%I::text, $1, $2, %s, ''i'', session_user FROM new_rows localstore_new',
             company, new_key
         ) USING target, tbl;
     ELSIF TG_OP = 'DELETE' THEN
         EXECUTE format(
             'INSERT INTO localstore.feed (company_id, target, tbl, key, op, origin) '
-            'SELECT o.%I::text, $1, $2, %s, ''d'', session_user FROM old_rows o',
+            'SELECT localstore_old.%I::text, $1, $2, %s, ''d'', session_user FROM old_rows localstore_old',
             company, old_key
         ) USING target, tbl;
     ELSE
         -- A row whose key changed has no partner: it went away under the old key and came under the new one. Rows are
-        -- compared by their bytes, since not every type has an equality.
+        -- compared by their bytes, since not every type has an equality. The names are long because a whole row is
+        -- named by its alias, and a column of that name would come first.
         EXECUTE format(
             'INSERT INTO localstore.feed (company_id, target, tbl, key, op, origin) '
-            'SELECT CASE WHEN n.%1$I IS NULL THEN o.%1$I ELSE n.%1$I END::text, $1, $2, '
-            'CASE WHEN n.%1$I IS NULL THEN %2$s ELSE %3$s END, '
-            'CASE WHEN n.%1$I IS NULL THEN ''d'' WHEN o.%1$I IS NULL THEN ''i'' ELSE ''u'' END, session_user '
-            'FROM old_rows o FULL JOIN new_rows n ON %4$s '
-            'WHERE n.%1$I IS NULL OR o.%1$I IS NULL OR o *<> n',
+            'SELECT coalesce(localstore_new.%1$I, localstore_old.%1$I)::text, $1, $2, '
+            'CASE WHEN localstore_new.%1$I IS NULL THEN %2$s ELSE %3$s END, '
+            'CASE WHEN localstore_new.%1$I IS NULL THEN ''d'' WHEN localstore_old.%1$I IS NULL THEN ''i'' ELSE ''u'' END, '
+            'session_user '
+            'FROM old_rows localstore_old FULL JOIN new_rows localstore_new ON %4$s '
+            'WHERE localstore_new.%1$I IS NULL OR localstore_old.%1$I IS NULL '
+            'OR localstore_old *<> localstore_new',
             company, old_key, new_key, same_key
         ) USING target, tbl;
     END IF;

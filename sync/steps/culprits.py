@@ -25,12 +25,13 @@ _NOT_ABOUT_ROWS = frozenset({"08", "25", "28", "3D", "40", "53", "55", "57", "58
 SEARCHED_MAX = 2_000
 """After so many refused rows, what is refused is held run by run, without a look at each row."""
 
+_SYNTAX_ERROR = "42601"
 _WAITING = "?"
 
 
 def refuses_rows(error: asyncpg.PostgresError) -> bool:
-    """Return whether production will not have a row, as opposed to having trouble of its own."""
-    return str(error.sqlstate)[:2] not in _NOT_ABOUT_ROWS
+    """Return whether production will not have a row, as opposed to having trouble of its own, or with our SQL."""
+    return str(error.sqlstate)[:2] not in _NOT_ABOUT_ROWS and error.sqlstate != _SYNTAX_ERROR
 
 
 @dataclass(frozen=True, slots=True)

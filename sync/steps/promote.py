@@ -20,10 +20,11 @@ from localstore.postgres.quoting import quote_identifier
 from sync import held, ledger
 from sync.errors import HeldRows, PromotionFailed, TooManyDeletes
 from sync.held import HeldMerge
-from sync.merge import ADDED_CHUNK, MINE
+from sync.merge import ADDED_CHUNK, MINE, delete_all
 from sync.outcome import COUNTED, WRITTEN, Options, Outcome, TableCounts
 from sync.parts import Parts, parts_of
 from sync.production import Registered
+from sync.staging import analyze
 from sync.steps.culprits import Search, refuses_rows
 from sync.touched import before_images, digest_of
 
@@ -113,11 +114,16 @@ class Promotion:
         replica = self._batch.replica
         if replica is None:
             return
+        for merge in self._merges.values():
+            for statement in merge.fold():
+                await self._execute(statement)
         with_held = await held.tables_with_held(self._connection, self._batch.company_id, replica, self._batch.target)
         for name, merge in self._merges.items():
             if name in with_held:
-                for statement in HeldMerge(merge.staging, self._batch.target).statements():
-                    await self._execute(statement, replica)
+                statements = HeldMerge(merge.staging, self._batch.target).statements()
+                rows = sum([await self._execute(statement, replica) for statement in statements])
+                # What was added is as new to the planner as what was staged.
+                await analyze(self._connection, merge.staging, rows)
             else:
                 await self._connection.execute(
                     f"UPDATE {merge.staging.relation} s SET reason = '=' "
@@ -233,14 +239,26 @@ class Promotion:
         surveys = {table.name: await self._survey(table.name) for table in self._parts.order}
         steps = [(table.name, "i") for table in self._parts.order]
         steps += [(table.name, "u") for table in self._parts.order]
-        steps += [(table.name, "d") for table in reversed(self._parts.order)]
-        return [(name, op) for name, op in steps if not await self._merge_one(name, op, surveys[name])]
+        short = [(name, op) for name, op in steps if not await self._merge_one(name, op, surveys[name])]
+        return short + await self._delete({name: survey["deleted"] for name, survey in surveys.items()})
 
     async def _write(self, name: str) -> None:
         """Write what one table has."""
         survey = await self._survey(name)
-        for op in "iud":
+        for op in "iu":
             await self._merge_one(name, op, survey)
+        await self._delete({name: survey["deleted"]})
+
+    async def _delete(self, expected: Mapping[str, int]) -> list[tuple[str, str]]:
+        """Delete the rows of all these tables at once; return those that fell short."""
+        names = [name for name, rows in expected.items() if rows]
+        if not names:
+            return []
+        statement = delete_all([self._merges[name] for name in names])
+        row = await self._connection.fetchrow(statement, self._batch.batch, self._batch.company_id)
+        for name, done in zip(names, row, strict=True):
+            self._done(name).deleted = done
+        return [(name, "d") for name, done in zip(names, row, strict=True) if done != expected[name]]
 
     async def _merge_one(self, name: str, op: str, survey: Mapping[str, Any]) -> bool:
         """Write one table's rows of one operation; return whether production took them all."""
@@ -248,14 +266,7 @@ class Promotion:
         if not expected:
             return True
         merge = self._merges[name]
-        match op:
-            case "i":
-                statement = merge.insert()
-            case "u":
-                statement = merge.update(survey["changed"])
-            case _:
-                statement = merge.delete()
-        done = await self._execute(statement)
+        done = await self._execute(merge.insert() if op == "i" else merge.update(survey["changed"]))
         setattr(self._done(name), WRITTEN[op], done)
         return done == expected
 
