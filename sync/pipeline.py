@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -12,13 +13,15 @@ from localstore.sqlite.database import Database
 from sync import batches, ledger
 from sync.batches import LocalBatch
 from sync.bundle import Bundle, Sealed
-from sync.errors import NotPrepared, PromotionFailed, StalePlan
+from sync.errors import HeldRows, NotPrepared, PromotionFailed, StalePlan
+from sync.outcome import Options, Outcome
 from sync.production import Registered, is_prepared, prepare, register, registered, require_rights
 from sync.staging import sweep
 from sync.steps.acknowledge import acknowledge
-from sync.steps.promote import Options, Outcome, promote, promotion
+from sync.steps.promote import promote, promotion
 from sync.steps.seal import seal
 from sync.steps.stage import stage
+from sync.takeback import withdraw
 
 
 async def open_production(connection: asyncpg.Connection, target: str, *, prepare_it: bool) -> None:
@@ -50,11 +53,15 @@ async def promote_staged(
     await _sweep_behind(connection, company, known)
     outcomes = []
     for entry in await ledger.staged(connection, company, target):
-        async with promotion(connection, company):
-            locked = await ledger.entry(connection, entry.batch, lock=True)
-            if locked is None or locked.state != ledger.STAGED:
-                continue
-            outcome = await promote(connection, locked, known, options)
+        try:
+            async with promotion(connection, company):
+                locked = await ledger.entry(connection, entry.batch, lock=True)
+                if locked is None or locked.state != ledger.STAGED:
+                    continue
+                outcome = await promote(connection, locked, known, options)
+        except HeldRows:
+            await withdraw(connection, entry)
+            raise
         await _confirm(connection, entry)
         await sweep(connection, entry, known)
         outcomes.append(outcome)
@@ -110,7 +117,9 @@ async def try_staged(connection: asyncpg.Connection, company: str, target: str, 
     try:
         async with promotion(connection, company):
             entries = await ledger.staged(connection, company, target)
-            outcomes = [await promote(connection, entry, known, options) for entry in entries]
+            # A plan gives nothing up: it shows what would be held.
+            shown = replace(options, abort=False)
+            outcomes = [await promote(connection, entry, known, shown) for entry in entries]
             raise _Undone
     except _Undone:
         return outcomes
