@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from threading import Lock
 from time import monotonic
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from localstore.errors import LocalStoreError
 from localstore.schema.compare import Move
@@ -28,7 +28,7 @@ CONCURRENCY_DEFAULT: Final = 4
 EXIT_FAILED: Final = 1
 EXIT_REFUSED: Final = 6
 
-State = Literal["current", "planned", "changed", "refused", "failed"]
+State = Literal["current", "planned", "changed", "refused", "unknown", "failed"]
 Before: TypeAlias = Callable[[Database], Awaitable[None]]
 """What is done to a file before it is changed, such as sealing what was written under the old shape."""
 
@@ -37,8 +37,8 @@ Before: TypeAlias = Callable[[Database], Awaitable[None]]
 class TenantChange:
     """What a plan or an application came to for one tenant.
 
-    `current`: nothing to do. `refused`: some steps were left undone, by name; the others are done. `failed`: the
-    file is as it was. `backup` is the copy that was made first.
+    `current`: nothing to do. `unknown`: the models are not this tenant's. `refused`: some steps were left undone, by
+    name; the others are done. `failed`: the file is as it was. `backup` is the copy that was made first.
     """
 
     tenant: str
@@ -77,7 +77,7 @@ class SchemaChange:
 
     def to_json(self) -> dict[str, Any]:
         """Return the command's JSON."""
-        totals = {state: sum(tenant.state == state for tenant in self.tenants) for state in State.__args__}  # type: ignore[attr-defined]
+        totals = {state: sum(tenant.state == state for tenant in self.tenants) for state in get_args(State)}
         return {
             "version": 1,
             "tenants": [tenant.to_json() for tenant in self.tenants],
@@ -90,7 +90,8 @@ class SchemaChange:
 class Evolution:
     """The schema of a store's tenants against some models.
 
-    `before` runs on a file that is about to change. The store must not be given the models itself: it would refuse to
+    `before` runs on a file that is about to change. With `only_known` tenants that have none of the models' tables
+    are left alone; else they get them. The store must not be given the models itself: it would refuse to
     open files that lack their columns.
     """
 
@@ -98,6 +99,7 @@ class Evolution:
     models: Models
     concurrency: int = CONCURRENCY_DEFAULT
     before: Sequence[Before] = ()
+    only_known: bool = False
     _seen: dict[str, tuple[Move, ...]] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
@@ -169,12 +171,15 @@ class Evolution:
         self, tenants: Sequence[str] | None, work: Callable[[str, Database], Awaitable[TenantChange]], *, applied: bool
     ) -> SchemaChange:
         turn = asyncio.Semaphore(self.concurrency)
+        names_known = {table.name for table in self.models.tables}
 
         async def one(name: str) -> TenantChange:
             began = monotonic()
             async with turn:
                 try:
                     tenant = await self.store.tenant(name, create=False).open()
+                    if self.only_known and names_known.isdisjoint(tenant.database.table_ids):
+                        return TenantChange(name, "unknown")
                     done = await work(name, tenant.database)
                 except LocalStoreError as error:
                     return TenantChange(name, "failed", seconds=monotonic() - began, error=error)

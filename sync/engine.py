@@ -23,6 +23,7 @@ from sync.production import register, registered
 from sync.pulling import Pulls
 from sync.releases import release_batch
 from sync.results import Result, TenantResult, sum_tables
+from sync.schema import Schema
 from sync.status import TARGET, VERIFIED_AT, Status, now_text, read_status, remember
 from sync.steps.acknowledge import acknowledge
 from sync.steps.verify import Verified, verify
@@ -46,6 +47,7 @@ class SyncEngine(Pulls):
         super().__init__(store, to, settings or SyncSettings())
         self.conflicts = Conflicts(self)
         self.quarantine = Quarantine(self)
+        self.schema = Schema(self)
 
     async def __aenter__(self) -> Self:
         """Return the engine."""

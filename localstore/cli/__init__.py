@@ -16,14 +16,19 @@ from localstore.cli.output import EXIT_USAGE, explain, fail
 from localstore.errors import ConfigurationError
 
 ENTRY_POINTS = "localstore.commands"
-BUILT_IN = frozenset({"init", "tenants", "config", "import", "export", "postgres"})
+BUILT_IN = frozenset({"init", "tenants", "config", "import", "export", "postgres", "schema"})
 """Commands that need no other package, so that they start without importing one."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit with its code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(_run(given))
+    code = _run(given)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = _nobody_reads()
+    sys.exit(code)
 
 
 def build(*, with_added: bool = True) -> typer.Typer:
@@ -49,6 +54,9 @@ def build(*, with_added: bool = True) -> typer.Typer:
         from localstore.cli.postgres import app as postgres_app
 
         app.add_typer(postgres_app, name="postgres")
+    from localstore.cli.schema import app as schema_app
+
+    app.add_typer(schema_app, name="schema")
     if with_added:
         for entry_point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
             _add(app, entry_point)
@@ -66,12 +74,16 @@ def _run(arguments: list[str]) -> int:
     except TyperException as error:
         return _explain_usage(error, arguments, json=json)
     except BrokenPipeError:
-        # Whoever read our output has seen enough; a second error at interpreter exit would say nothing new.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return _nobody_reads()
     except (Exception, KeyboardInterrupt, typer.Abort) as error:  # noqa: BLE001 - the outermost handler
         return explain(KeyboardInterrupt() if isinstance(error, typer.Abort) else error, json=json)
     return outcome if isinstance(outcome, int) else 0
+
+
+def _nobody_reads() -> int:
+    """Return the exit code for output whose reader has gone, and keep the interpreter from failing on it again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
 
 
 def _explain_usage(error: TyperException, arguments: list[str], *, json: bool) -> int:

@@ -165,18 +165,26 @@ def create_uniques(target: str, table: Table, tables: Iterable[Table], taken: se
     return tuple(statements)
 
 
-def create_indexes(target: str, table: Table, taken: set[str]) -> tuple[str, ...]:
-    """Return the statements that make the plain indexes, and one for each foreign key that has none."""
+def production_indexes(table: Table) -> tuple[tuple[str, ...], ...]:
+    """Return the columns of the plain indexes, and of one for each foreign key that has none."""
     present = [production_key(table), *production_uniques(table)]
     wanted = [_led(table, index.columns) for index in table.indexes]
     wanted += [_led(table, key.columns) for key in table.foreign_keys]
-    statements = []
+    found = []
     for place, columns in enumerate(wanted):
         is_reference = place >= len(table.indexes)
         covered = any(other[: len(columns)] == columns for other in present) if is_reference else columns in present
         if covered or len(columns) > INDEX_COLUMNS_MAX or not _all_sent(table, columns):
             continue
         present.append(columns)
+        found.append(columns)
+    return tuple(found)
+
+
+def create_indexes(target: str, table: Table, taken: set[str]) -> tuple[str, ...]:
+    """Return the statements that make the plain indexes, and one for each foreign key that has none."""
+    statements = []
+    for columns in production_indexes(table):
         name = _fresh(table.name, columns, "idx", taken)
         statements.append(f"CREATE INDEX {quote_identifier(name)} ON {relation(target, table.name)} ({_list(columns)})")
     return tuple(statements)

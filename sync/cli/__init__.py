@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from sync.cli import carry, held, look, pull
+from sync.cli import carry, held, look, pull, schema
 
 app = typer.Typer(
     help="Carry tenants' changes into production Postgres, and take them back.",
@@ -15,5 +15,6 @@ carry.add_to(app)
 look.add_to(app)
 held.add_to(app)
 pull.add_to(app)
+app.add_typer(schema.app, name="schema")
 
 __all__ = ["app"]
