@@ -28,6 +28,7 @@ NOTHING = {
     "plan": "Nothing is waiting to be promoted",
     "push": "Nothing new to push",
     "promote": "Nothing is staged",
+    "pull": "Nothing new to pull",
     "requeue": "Nothing to put in line: that batch was not taken back, or its changes are in line already",
 }
 
@@ -71,7 +72,7 @@ def show_result(
 
 def _say_tenants(verb: str, result: Result) -> None:
     if not result.tenants:
-        say("There are no tenants." if verb == "push" else "Nothing is staged.")
+        say("Nothing is staged." if verb in ("plan", "promote") else "There are no tenants.")
         return
     idle = [tenant for tenant in result.tenants if tenant.state == "unchanged"]
     for tenant in result.tenants:
@@ -101,6 +102,8 @@ def _sentence(tenant: TenantResult) -> str:
         case "rolled_back":
             taken = ", ".join(map(short, tenant.batches))
             return f"batch {taken} taken back{took} (by batch {batch})"
+        case "pulled" | "rebased":
+            return f"{tenant.state}{took}"
         case "requeued":
             return f"{plural(tenant.held, 'row')} of batch {batch} in line again"
     return tenant.state
