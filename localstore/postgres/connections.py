@@ -69,6 +69,11 @@ class Connections:
                 await then(connection)
         except _FAILURES as error:
             raise translate(error, self.server) from error
+        except asyncpg.InternalClientError as error:
+            connection.terminate()
+            raise PostgresUnavailable(
+                f"{self.server.redacted} went away in the middle of a transaction", hint="run the same call again"
+            ) from error
         finally:
             await _give_back(pool, connection)
 
@@ -118,9 +123,14 @@ class Connections:
             connection = await self._acquire(pool)
             try:
                 return connection, await connection.execute(begin)
-            except _FAILURES as error:
+            except (*_FAILURES, asyncpg.InternalClientError) as error:
+                # The driver takes a goodbye that the server sent to an idle connection for an operation under way.
+                confused = isinstance(error, asyncpg.InternalClientError)
+                if confused:
+                    connection.terminate()
+                lost = confused or is_connection_error(error)
                 await _give_back(pool, connection)
-                if is_connection_error(error) and not last:
+                if lost and not last:
                     # The server was restarted since: all the connections kept are dead, and nothing has happened yet.
                     await pool.expire_connections()
                     continue
