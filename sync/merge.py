@@ -150,9 +150,10 @@ class Merge:
             WITH written AS (
                 UPDATE {self.relation} t SET {sets} FROM {self.staging.relation} s
                 WHERE {MINE} AND s.op = 'u' AND {self.match} AND {strict}
-                RETURNING {self.staging.key_text("s")} AS key, t.xmin AS row_xmin, s.changed, {before} AS before
+                RETURNING {self.staging.key_text("s")} AS key, t.xmin AS row_xmin, s.changed, {before} AS before,
+                    coalesce(s.detail ? 'merged', false) AS merged
             )
-            {self._undo("'u'", "changed", "before")}"""
+            {self._undo("'u'", "changed", "before", merged="merged")}"""
 
     def delete(self, name: str) -> str:
         """Return, as parts of a WITH, the delete of rows that are still as they were; undo keeps them whole."""
@@ -181,13 +182,13 @@ class Merge:
                 SELECT 1 FROM localstore.undo u WHERE u.batch = $1 AND u.tbl = {table} AND u.op = '{op}'
                     AND u.key = {self.staging.key_text("s")})"""
 
-    def _undo(self, op: str, changed: str, before: str, written: str = "written") -> str:
+    def _undo(self, op: str, changed: str, before: str, written: str = "written", merged: str = "false") -> str:
         table = self.staging.table
         return f"""
             INSERT INTO localstore.undo
-                (batch, company_id, tbl, fingerprint, op, key, changed, before, row_xmin)
+                (batch, company_id, tbl, fingerprint, op, key, changed, before, row_xmin, merged)
             SELECT $1, $2, {quote_literal(table.name)}, {quote_literal(table.fingerprint)},
-                {op}, key, {changed}, {before}, row_xmin FROM {written}"""
+                {op}, key, {changed}, {before}, row_xmin, {merged} FROM {written}"""
 
     def _their_key(self) -> str:
         return "ARRAY[" + ", ".join(f"{self.theirs(place)}::text" for place in self.staging.key_places) + "]::text[]"
@@ -386,7 +387,15 @@ class Merge:
                 + self.differ(self.theirs(place), self.merged(place, base_known=base_known), place)
             )
         )
-        return f"""UPDATE {self.staging.relation} s SET {", ".join([f"op = 'u', changed = {changed}", *sets])}
+        # What becomes otherwise than it was sent is for the sender's next pull, too, which skips its own rows else.
+        otherwise = " OR ".join(
+            f"({touched(place)} AND {self.differ(self.merged(place, base_known=base_known), f's.n{place}', place)})"
+            for place in values
+        )
+        detail = f"""CASE WHEN {otherwise or "false"} THEN coalesce(s.detail, '{{}}') || '{{"merged": true}}'
+            ELSE s.detail END"""
+        return f"""UPDATE {self.staging.relation} s
+            SET {", ".join([f"op = 'u', changed = {changed}, detail = {detail}", *sets])}
             FROM {self.relation} t WHERE {rows}"""
 
     def _drop_unchanged(self) -> str:

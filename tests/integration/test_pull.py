@@ -312,3 +312,19 @@ async def test_P11_eight_writers_lose_nothing(tmp_path: Path, production: str) -
         await pulled(one)
         assert await one.rows("SELECT count(*) FROM t") == [(8 * 15 * 2 + 1,)]
         await one.assert_equal()
+
+
+async def test_a_row_merged_otherwise_than_sent_is_marked_for_its_sender(tmp_path: Path, production: str) -> None:
+    """What promotion made of a row by its policies comes to the box that sent it, though it skips its own rows."""
+    async with sides(tmp_path, production) as one:
+        await one.track("CREATE TABLE t (id INTEGER PRIMARY KEY, top INTEGER, a TEXT)", policies={"top": Policy.MAX})
+        await one.local("INSERT INTO t VALUES (?, 1, 'a')", [(1,), (2,)])
+        await one.push()
+        await pulled(one)
+        await one.local("UPDATE t SET top = 5, a = 'ours'")
+        await one.theirs("UPDATE t SET top = 9 WHERE id = 1")
+        await one.push()
+        assert await one.production("SELECT key FROM localstore.undo WHERE merged") == [(["1"],)]
+        assert await pulled(one) == {"updated": 1}
+        assert await one.rows("SELECT * FROM t ORDER BY id") == [(1, 9, "ours"), (2, 5, "ours")]
+        await one.assert_equal()
