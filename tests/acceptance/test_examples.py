@@ -21,6 +21,7 @@ EXPECTED = {
         "held: tickets/freshdesk/2 title value",
         "pushed: 1 inserted, 0 held",
     ],
+    "03_storage": ["resolved: ['42']", "processed: 1 of 1"],
 }
 
 

@@ -13,6 +13,7 @@ import pytest
 from localstore import FileStorage, PostgresStorage
 from localstore.postgres.connect import Server, connection_to
 from localstore.storage import file, postgres
+from localstore.storage.answers import FAILED, PROCESSED
 from localstore.storage.page import Page
 from localstore.storage.tables import storage_tables
 from sync.production import prepare, register
@@ -97,6 +98,24 @@ async def test_a_file_lists_from_an_index_led_by_the_company(tmp_path: Path, fil
     if not filters:
         assert sum("ix_tickets_created_at" in line for line in on_table) == 2, plan
         assert "USE TEMP B-TREE FOR ORDER BY" not in plan[plan.index(on_table[0]) + 1 : plan.index(on_table[1])]
+
+
+async def test_progress_is_counted_by_the_companys_index(app: asyncpg.Connection, tmp_path: Path) -> None:
+    """On both, counting looks at the platform's own tickets only."""
+    lines = await app.fetch(
+        f"EXPLAIN {postgres._PROGRESS.format('tickets')}", "alpha", "jira", list(PROCESSED), list(FAILED)
+    )
+    plan = "\n".join(line[0] for line in lines)
+    assert "Index Cond: ((company_id = 'alpha'::text) AND (platform = 'jira'::text))" in plan, plan
+    async with FileStorage(tmp_path) as storage:
+        await storage.save_ticket("alpha", "freshdesk", {"id": 1})
+        database = (await storage.store.tenant("alpha").open()).database
+        values = (*PROCESSED, *FAILED, "alpha", "freshdesk")
+        (row,) = await database.read(
+            lambda connection: connection.execute(f"EXPLAIN QUERY PLAN {file._PROGRESS}", values).fetchall()
+        )
+    assert row[3].startswith("SEARCH tickets USING")
+    assert row[3].endswith("(company_id=? AND platform=?)")
 
 
 async def test_a_page_of_a_large_tenant_is_the_same_from_both(
