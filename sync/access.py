@@ -17,7 +17,7 @@ from localstore.postgres.embedded import embedded_server
 from localstore.postgres.server import Server
 from sync import ledger, pipeline
 from sync.config import TARGET_DEFAULT, SyncSettings
-from sync.link import Link
+from sync.link import Idle, Link
 from sync.listing import held_in_file, held_in_production
 from sync.outcome import Options
 from sync.production import registered
@@ -41,10 +41,12 @@ class Access:
         self.settings = settings
         self._resources = AsyncExitStack()
         self._server: Server | None = None
+        self._idle = Idle()
 
     async def close(self) -> None:
-        """Stop the embedded server, if the engine started it."""
+        """Close the connections, and stop the embedded server if the engine started it."""
         self._server = None
+        await self._idle.close()
         await self._resources.aclose()
 
     @property
@@ -74,7 +76,7 @@ class Access:
         """Return the link to production, starting the embedded server if that is what was asked for."""
         if self._server is None:
             self._server = await self._find_server()
-        return Link(self._server, target or self.settings.target or TARGET_DEFAULT, self.settings.timeout)
+        return Link(self._server, target or self.settings.target or TARGET_DEFAULT, self.settings.timeout, self._idle)
 
     async def _find_server(self) -> Server:
         if self._to == EMBEDDED:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import asyncpg
 import stamina
 
-from localstore.postgres.connect import connection_to
+from localstore.postgres.connect import close, connect, translate
 from localstore.postgres.failures import is_retryable
 from localstore.postgres.server import Server
 from sync.errors import SyncError
@@ -24,6 +24,30 @@ CONNECT_SECONDS = 20.0
 RETRY_SECONDS = 20.0
 
 
+@dataclass(slots=True)
+class Idle:
+    """Connections that the steps of a command hand on to each other, so that a small push logs in once."""
+
+    connections: list[asyncpg.Connection] = field(default_factory=list)
+
+    def take(self) -> asyncpg.Connection | None:
+        """Return a connection that is still open, if there is one."""
+        while self.connections:
+            connection = self.connections.pop()
+            if not connection.is_closed():
+                return connection
+        return None
+
+    def put(self, connection: asyncpg.Connection) -> None:
+        """Keep a connection for the next step."""
+        self.connections.append(connection)
+
+    async def close(self) -> None:
+        """Close all of them."""
+        while self.connections:
+            await close(self.connections.pop())
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """A production database and the schema in it that tenants are promoted into."""
@@ -31,15 +55,29 @@ class Link:
     server: Server
     target: str
     timeout: float = CONNECT_SECONDS
+    idle: Idle | None = field(default=None, compare=False, repr=False)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
-        """Open a connection for a block; driver errors come out as ours."""
-        async with (
-            connection_to(self.server, timeout=self.timeout, statement_cache_size=0) as connection,
-            pulse(self.server, connection, self.timeout),
-        ):
-            yield connection
+        """Lend a connection for a block, an idle one where the link keeps some; driver errors come out as ours.
+
+        Whatever a step sets, it sets for its transaction only, so the next step finds the connection as new. After an
+        error it is closed.
+        """
+        kept = self.idle.take() if self.idle is not None else None
+        connection = kept or await connect(self.server, timeout=self.timeout)
+        done = False
+        try:
+            async with pulse(self.server, connection, self.timeout):
+                yield connection
+            done = True
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError, TimeoutError) as error:
+            raise translate(error, self.server) from error
+        finally:
+            if done and self.idle is not None and not connection.is_closed() and not connection.is_in_transaction():
+                self.idle.put(connection)
+            else:
+                await close(connection)
 
     async def run(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         """Run `work` on a connection, again on a new one when it was lost or when others' locks were in the way.
