@@ -312,7 +312,7 @@ async def test_P2_swapped_unique_values_are_promoted(store: LocalStore, engine: 
 async def test_C16_a_gap_in_capture_is_closed_by_a_snapshot(
     store: LocalStore, engine: SyncEngine, app: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    """Writes made while a table's triggers were gone still arrive; what an application wrote meanwhile is a conflict."""
+    """What was written while triggers were gone still arrives; what an application wrote meanwhile is a conflict."""
     tenant = store.tenant("acme")
     await tenant.put_many([ticket(number) for number in range(1, 6)])
     await engine.push(promote=True)
