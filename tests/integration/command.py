@@ -58,4 +58,4 @@ def command(*arguments: str | Path, module: str = "localstore", cwd: Path | None
 
 def sync(*arguments: str | Path, **env: str) -> Outcome:
     """Run `localstore sync …`."""
-    return command("sync", *arguments, **env)
+    return command("sync", *arguments, cwd=None, **env)
