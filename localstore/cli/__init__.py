@@ -16,7 +16,7 @@ from localstore.cli.output import EXIT_USAGE, explain, fail
 from localstore.errors import ConfigurationError
 
 ENTRY_POINTS = "localstore.commands"
-BUILT_IN = frozenset({"init", "tenants", "config", "import", "export", "postgres", "schema"})
+BUILT_IN = frozenset({"init", "tenants", "config", "import", "export", "postgres", "schema", "backup", "restore"})
 """Commands that need no other package, so that they start without importing one."""
 
 
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def build(*, with_added: bool = True) -> typer.Typer:
     """Return the whole command; `with_added` also loads what other packages add to it."""
-    from localstore.cli import store
+    from localstore.cli import backup, store
 
     app = typer.Typer(
         name="localstore",
@@ -45,6 +45,7 @@ def build(*, with_added: bool = True) -> typer.Typer:
     )
     app.callback()(_root)
     store.add_to(app)
+    backup.add_to(app)
     if find_spec("localstore.cli.interchange") is not None:
         from localstore.cli.interchange import export_app, import_app
 

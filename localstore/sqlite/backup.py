@@ -111,7 +111,7 @@ def check_backup(path: Path, tenant: str) -> Backup:
     if backup.tenant != tenant:
         raise ForeignFile(
             f"{path} is a backup of tenant {backup.tenant}, not of {tenant}",
-            hint=f"localstore restore {path} --tenant {backup.tenant}",
+            hint=f"localstore restore {backup.tenant} --from {path}",
             tenant=tenant,
         )
     # Read-only and immutable: checking must not leave a byte or a file beside the backup.
