@@ -15,10 +15,8 @@ from tests.integration.production.test_isolation_app import *  # noqa: F403  (th
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason=NO_POOLER)
 
 
-@pytest.fixture
-async def app(  # type: ignore[no-redef]  # This one stands in for the imported one.
-    world: World, login: Callable[..., str]
-) -> AsyncIterator[asyncpg.Connection]:
+@pytest.fixture  # type: ignore[no-redef]  # This one stands in for the imported one.
+async def app(world: World, login: Callable[..., str]) -> AsyncIterator[asyncpg.Connection]:
     """Give the connection of a login that is only a member of `app_user`, behind the pooler."""
     with pooler_of([Server.parse(login("app_user"))]) as (pooled,):
         async with connection_to(pooled) as connection:
