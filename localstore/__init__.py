@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from localstore.columns import DecimalText, JSONText, RawJSON, UtcDateTime, as_text
     from localstore.config import Settings
     from localstore.helpdesk import Conversation, KnowledgeArticle, ProcessingProgress, Ticket
+    from localstore.helpdesk.repository import TicketRepository
     from localstore.models import TenantModel
     from localstore.storage.factory import StorageFactory, get_storage
     from localstore.storage.file import FileStorage
@@ -66,6 +67,7 @@ __all__ = [
     "TenantModel",
     "TenantNotFound",
     "Ticket",
+    "TicketRepository",
     "UtcDateTime",
     "WrongMode",
     "WrongTenant",
@@ -89,6 +91,7 @@ _LAZY = {
     "Tenant": "localstore.tenant",
     "TenantModel": "localstore.models",
     "Ticket": "localstore.helpdesk",
+    "TicketRepository": "localstore.helpdesk.repository",
     "UtcDateTime": "localstore.columns",
     "as_text": "localstore.columns",
     "get_storage": "localstore.storage.factory",
