@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,12 +15,17 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 from localstore.errors import LocalStoreError
 from localstore.schema.compare import Move
 from localstore.schema.steps import Step
+from localstore.sqlite import capture
 from localstore.sqlite.alter import alter, altering, differences, is_current, shape_key
 from localstore.sqlite.backup import back_up, prune_backups
+from localstore.sqlite.connection import Options
 from localstore.sqlite.database import Database
 from localstore.sqlite.failures import translate
+from localstore.sqlite.permissions import tighten_tenant
 from localstore.sqlite.prepare import Models
-from localstore.sqlite.threads import in_thread
+from localstore.sqlite.registry import registry
+from localstore.sqlite.template import FILE_NAME
+from localstore.sqlite.threads import acquire, in_thread
 from localstore.store import LocalStore
 
 CONCURRENCY_DEFAULT: Final = 4
@@ -127,16 +133,19 @@ class Evolution:
         if not moves and await database.read(partial(is_current, models=self.models)):
             return TenantChange(tenant, "current")
         backup = None
-        if moves:
+        gaps = await database.read(capture.check)
+        if moves and not gaps:
+            # Nothing is sealed across a gap: the table concerned travels whole, as the file is after the change.
             for prepare in self.before:
                 await prepare(database)
+        if moves or gaps:
             backup = await back_up(database, reason="schema")
         moves = await self._alter(database, destructive=destructive)
         await database.refresh()
         await prune_backups(database.path.parent)
         steps = tuple(move.step for move in moves)
         undone = any(not step.allowed(destructive=destructive) for step in steps)
-        state: State = "refused" if undone else "changed" if steps else "current"
+        state: State = "refused" if undone else "changed" if steps or gaps else "current"
         return TenantChange(tenant, state, steps, None if backup is None else backup.path)
 
     async def _alter(self, database: Database, *, destructive: bool) -> tuple[Move, ...]:
@@ -167,6 +176,25 @@ class Evolution:
                 self._seen[key] = known
         return known
 
+    @asynccontextmanager
+    async def _file(self, tenant: str) -> AsyncIterator[Database]:
+        """Open a tenant's file as it is; a store would refuse one that lost a tracked column, which this mends."""
+        # Raises where there is no such tenant.
+        folder = self.store.tenant(tenant, create=False).folder
+        settings = self.store.settings
+        options = Options(settings.localstore_busy_timeout, settings.localstore_synchronous)
+
+        def take() -> Database:
+            tighten_tenant(folder)
+            return registry().acquire(folder / FILE_NAME, tenant, options)
+
+        database = await acquire(take, registry().release)
+        try:
+            yield database
+        finally:
+            if registry().release(database):
+                await database.close()
+
     async def _each(
         self, tenants: Sequence[str] | None, work: Callable[[str, Database], Awaitable[TenantChange]], *, applied: bool
     ) -> SchemaChange:
@@ -177,10 +205,10 @@ class Evolution:
             began = monotonic()
             async with turn:
                 try:
-                    tenant = await self.store.tenant(name, create=False).open()
-                    if self.only_known and names_known.isdisjoint(tenant.database.table_ids):
-                        return TenantChange(name, "unknown")
-                    done = await work(name, tenant.database)
+                    async with self._file(name) as database:
+                        if self.only_known and names_known.isdisjoint(database.table_ids):
+                            return TenantChange(name, "unknown")
+                        done = await work(name, database)
                 except LocalStoreError as error:
                     return TenantChange(name, "failed", seconds=monotonic() - began, error=error)
             return TenantChange(name, done.state, done.steps, done.backup, monotonic() - began)

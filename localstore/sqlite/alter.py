@@ -100,6 +100,7 @@ def alter(connection: sqlite3.Connection, models: Models, moves: Sequence[Move],
     doing = [move for move in moves if move.step.allowed(destructive=destructive)]
     before = {entry.table.name: entry for entry in read_catalogue(connection)}
     gaps = {gap.table for gap in capture.check(connection)}
+    models_of = {table.name for table in models.tables}
     _refuse_unfit_rows(connection, [move.step for move in doing], before)
     with borrowed(connection) as borrower:
         operations = Operations(MigrationContext.configure(borrower))
@@ -111,6 +112,10 @@ def alter(connection: sqlite3.Connection, models: Models, moves: Sequence[Move],
         for move in doing
         if move.step.action is Action.ADD_COLUMN and _count_where(connection, move.step, "IS NOT NULL")
     }
+    for entry in before.values():
+        if entry.table.name in models_of and _lost_columns(connection, entry):
+            # Dropped by hand, and not wanted back: what is marked of them cannot be read, so the table starts anew.
+            capture.uninstall(connection, entry.table.name)
     prepare(connection, models)
     _settle(connection, before, gaps | filled)
     if not any(move.step.refused or move not in doing for move in moves):
@@ -257,6 +262,11 @@ def _settle(connection: sqlite3.Connection, before: Mapping[str, CatalogueEntry]
             continue
         if capture.unmarkable(connection, entry.table) is None:
             connection.execute("UPDATE localstore_tables SET snapshot_due = 0 WHERE id = ?", (entry.id,))
+
+
+def _lost_columns(connection: sqlite3.Connection, entry: CatalogueEntry) -> bool:
+    shape = read_shape(connection, entry.table.name)
+    return shape is not None and bool(entry.table.by_name.keys() - shape.by_name.keys())
 
 
 def _statement(connection: sqlite3.Connection, table: str) -> str:

@@ -16,6 +16,7 @@ from sqlalchemy import Index, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from localstore import LocalStore
+from localstore.errors import StoreError
 from localstore.evolution import Evolution, SchemaChange
 from localstore.helpdesk.models import Conversation, KnowledgeArticle, ProcessingProgress, Ticket
 from localstore.models import TenantModel
@@ -388,3 +389,25 @@ async def test_columns_that_only_the_file_has_survive_a_rebuild(root: Path) -> N
             'SELECT name, type, "notnull", dflt_value FROM pragma_table_info(?)', ("evolving_notes",)
         ).fetchall()
     assert set(before) - set(after) == {("price", "INTEGER", 1, None)}
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_C14_a_column_that_somebody_dropped_by_hand_is_mended(root: Path, wanted: bool) -> None:
+    """A store refuses such a file; apply brings the column back or stops tracking it, and the table travels once."""
+    model = note(UniqueConstraint("company_id", "text"), text=str, extra=(str | None, None))
+    await made(root, model, {"text": "one", "extra": "x"})
+    settled(root)
+    with connected(root) as connection:
+        for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
+            connection.execute(f'DROP TRIGGER "{name}"')
+        connection.execute("ALTER TABLE evolving_notes DROP COLUMN extra")
+    with pytest.raises(StoreError, match="no column extra") as caught:
+        await LocalStore(root, models=()).tenant("acme").open()
+    assert "localstore schema" in caught.value.hint
+    change = await applied(root, model if wanted else note(UniqueConstraint("company_id", "text"), text=str))
+    assert change.exit_code == 0, change.to_json()
+    assert due(root) == {"evolving_notes": True}
+    with connected(root) as connection:
+        (entry,) = read_catalogue(connection)
+        assert ("extra" in entry.table.by_name) is wanted
+        assert capture.check(connection) == []
