@@ -35,7 +35,8 @@ class Change:
     `op` is `i` (new), `u` (changed), `d` (gone) or `s` (a snapshot's row); `r` and `l` release a held row, to be tried
     again as it is or with what production holds as its base. `row` holds the sent columns of i, u and s. `changed`
     holds the places of a u's changed columns in `table.sent`. `base` holds what was there before: the whole row for
-    d, the changed places for u. A key with a NULL part names no row for certain: it always comes as i.
+    d, the changed places for u. A key with a NULL part names no row for certain: it comes as i,
+    and as d once no row has it.
     """
 
     op: Literal["i", "u", "d", "s", "r", "l"]
@@ -75,8 +76,12 @@ def changes(connection: sqlite3.Connection, entry: CatalogueEntry, after: int, u
         row: Row = line[parts + 5 :]
         earliest = _earliest(islice(olds, updates), key, first_delete)
         if None in key:
+            gone = True
             for nameless in _rows(connection, *queries.of_key(key)):
+                gone = False
                 yield Change("i", key, nameless, (), None)
+            if gone:
+                yield Change("d", key, None, (), (None,) * len(table.sent))
         elif _is_new(first_free, first_delete, balance, present):
             if present:
                 yield Change("i", key, row, (), None)

@@ -25,7 +25,7 @@ class Checks:
 
     def values(self) -> list[str]:
         """Return the checks that look at one row at a time."""
-        return [self._defects(), *self._not_null()]
+        return [self._impossible_deletes(), self._defects(), *self._not_null()]
 
     def _hold(self, reason: str, detail: str, where: str, source: str = "") -> str:
         relation = self.merge.staging.relation
@@ -36,6 +36,11 @@ class Checks:
             f"coalesce(s.detail, '{{}}') || jsonb_build_object('message', {quote_literal(message)}, 'column', "
             f"{quote_literal(column) if column else 'NULL::text'}, 'waits_for', {waits_for}::text)"
         )
+
+    def _impossible_deletes(self) -> str:
+        """Drop deletes of rows that production never could have: their key does not exist there."""
+        relation = self.merge.staging.relation
+        return f"UPDATE {relation} s SET reason = '=' WHERE {MINE} AND s.op = 'd' AND s.key_text IS NOT NULL"
 
     def _defects(self) -> str:
         first = (

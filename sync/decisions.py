@@ -16,6 +16,7 @@ from localstore.codec import Bindable, decode_text
 from localstore.errors import ConfigurationError, InvalidRow, StoreError
 from localstore.postgres.quoting import quote_identifier
 from localstore.schema.tables import Table
+from sync.keys import stored_key
 from sync.listing import CONFLICTS, QUARANTINE, held_in_file, of_reasons
 from sync.releases import LOCAL, RETRY, release
 from sync.results import HeldItem
@@ -173,13 +174,13 @@ def _value(table: Table, name: str, text: str | None) -> Bindable | None:
     return None if text is None else decode_text(table.by_name[name].kind, text)
 
 
-def _where(item: HeldItem, table: Table) -> tuple[str, list[Bindable | None]]:
-    values = [item.tenant if name == table.company else _value(table, name, item.key[name]) for name in table.key]
+def _where(connection: sqlite3.Connection, item: HeldItem, table: Table) -> tuple[str, list[Bindable | None]]:
+    values = stored_key(connection, table, item.tenant, item.key)
     return " AND ".join(f"{quote_identifier(name)} = ?" for name in table.key), values
 
 
 def _set(connection: sqlite3.Connection, item: HeldItem, table: Table, columns: Mapping[str, str | None]) -> None:
-    where, key = _where(item, table)
+    where, key = _where(connection, item, table)
     sets = ", ".join(f"{quote_identifier(name)} = ?" for name in columns)
     values = [_value(table, name, text) for name, text in columns.items()]
     done = connection.execute(f"UPDATE {quote_identifier(table.name)} SET {sets} WHERE {where}", [*values, *key])
@@ -194,7 +195,7 @@ def _set(connection: sqlite3.Connection, item: HeldItem, table: Table, columns: 
 
 def _bring_back(connection: sqlite3.Connection, item: HeldItem, table: Table, row: Mapping[str, str | None]) -> None:
     """Give a row that was deleted here its values back, whether or not its key was used again since."""
-    where, key = _where(item, table)
+    where, key = _where(connection, item, table)
     name = quote_identifier(table.name)
     if connection.execute(f"SELECT 1 FROM {name} WHERE {where}", key).fetchone():
         fixed = {*table.key, table.company}
@@ -207,5 +208,5 @@ def _bring_back(connection: sqlite3.Connection, item: HeldItem, table: Table, ro
 
 
 def _delete(connection: sqlite3.Connection, item: HeldItem, table: Table) -> None:
-    where, key = _where(item, table)
+    where, key = _where(connection, item, table)
     connection.execute(f"DELETE FROM {quote_identifier(table.name)} WHERE {where}", key)

@@ -8,9 +8,10 @@ from uuid import UUID
 
 import orjson
 
-from localstore.codec import Text, Value, decode_text
-from localstore.schema.tables import Kind, Table
+from localstore.codec import Bindable, Text, Value
+from localstore.schema.tables import Table
 from sync.changes import Change, Row, stored_row
+from sync.keys import stored_key
 
 RETRY = "retry"
 LOCAL = "local"
@@ -50,8 +51,7 @@ def releases(connection: sqlite3.Connection, tables: Mapping[str, Table]) -> tup
             continue
         parts = dict(zip(table.key_parts, orjson.loads(key), strict=True))
         (company,) = connection.execute("SELECT company_id FROM localstore_identity").fetchone()
-        parts[table.company] = company
-        values: Row = tuple(_stored(table.by_name[column].kind, parts[column]) for column in table.key)
+        values: Row = tuple(map(_undecoded, stored_key(connection, table, company, parts)))
         if action == LOCAL and _gone_in_production(connection, name, key):
             row = stored_row(connection, table, values)
             if row is not None:
@@ -79,9 +79,7 @@ def _gone_in_production(connection: sqlite3.Connection, name: str, key: str) -> 
     return found.fetchone() is not None
 
 
-def _stored(kind: Kind, text: str) -> Value:
-    """Return a key part, given in production's text form, as SQLite stores it."""
-    value = decode_text(kind, text)
+def _undecoded(value: Bindable | None) -> Value | None:
     return Text(value.encode()) if isinstance(value, str) else value
 
 

@@ -194,7 +194,12 @@ class RowEncoder:
         return data
 
     def _key_text(self, key: Sequence[Value | None]) -> bytes:
-        """Return the key's parts as a readable, escaped `text[]`, for rows whose real key production cannot hold."""
-        places = [place for place in self._key if place in self._key_parts]
-        parts = [_shown(key[self._key.index(place)]).encode() for place in places]
+        """Return the key's parts as a readable, escaped `text[]`, for rows whose real key production cannot hold.
+
+        One part more than a key has keeps it from ever being taken for a real one: the company that the row names.
+        """
+        at = {place: number for number, place in enumerate(self._key)}
+        parts = [_shown(key[at[place]]).encode() for place in self._key if place in self._key_parts]
+        named = key[at[self._company_at]] if self._company_at in at else None
+        parts.append(b"" if named is None else _shown(named).encode())
         return struct.pack(">iiiii", 1, 0, 25, len(parts), 1) + b"".join(_field(part) for part in parts)

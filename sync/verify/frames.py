@@ -102,7 +102,7 @@ class Frames:
         if defects.keys().isdisjoint(self._needed):
             return LocalRow(self.place(fields), frame, defects)
         # The same look as a staged row's whose key production cannot hold, so that its held change is found by it.
-        shown_key = tuple("None" if row[at] is None else preview(row[at]) for at in self.key_places)  # type: ignore[arg-type]
+        shown_key = tuple("NULL" if row[at] is None else preview(row[at]) for at in self.key_places)  # type: ignore[arg-type]
         return LocalRow(None, frame, defects, shown_key)
 
     def join(self, fields: Sequence[bytes | None]) -> bytes:

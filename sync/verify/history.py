@@ -96,13 +96,15 @@ class History:
         """Return the held changes of rows, by their place in `keys`; `exact` keys are in production's text form."""
         if not self._any_held or not keys:
             return {}
+        # A key that production cannot hold is kept with one part more, so that it is never taken for a real one.
+        same = "h.key = q.key" if exact else "trim_array(h.key, 1) = q.key"
         rows = await self._connection.fetch(
             f"""
             WITH q AS ({self._keys(exact=exact)})
             SELECT q.at, h.op, h.reason, coalesce(h.detail, '') AS detail,
                 ARRAY(SELECT jsonb_object_keys(coalesce(h.value, '{{}}') || coalesce(h.base, '{{}}')
                     || coalesce(h.defects -> 'n', '{{}}'))) AS columns
-            FROM q JOIN localstore.held h ON h.key = q.key
+            FROM q JOIN localstore.held h ON {same}
             WHERE h.company_id = $1 AND h.target = $2 AND h.tbl = $3 AND h.replica = $4
             """,
             *self._scope,

@@ -168,7 +168,7 @@ def test_V1_values_keep_their_storage_class(connection: sqlite3.Connection, valu
 
 
 def test_N11_rows_with_a_null_in_their_key_are_always_shown(connection: sqlite3.Connection) -> None:
-    """A row that no key names comes as an insert each time one of its like is touched, and its going is nothing."""
+    """A row that no key names comes as an insert each time one of its like is touched, and a delete ends them all."""
     seals = Seals(connection, track(connection, NOTES))
     found = seals("INSERT INTO notes VALUES ('acme', NULL, 'a', 1), ('acme', NULL, 'b', 2)")
     assert [(change.op, change.row) for change in found] == [
@@ -176,7 +176,10 @@ def test_N11_rows_with_a_null_in_their_key_are_always_shown(connection: sqlite3.
         ("i", (ACME, None, text("b"), 2)),
     ]
     assert [change.op for change in seals("UPDATE notes SET body = 3 WHERE title = 'a'")] == ["i", "i"]
-    assert seals("DELETE FROM notes") == []
+    assert [(change.op, change.row) for change in seals("DELETE FROM notes WHERE title = 'a'")] == [
+        ("i", (ACME, None, text("b"), 2))
+    ]
+    assert [(change.op, change.key) for change in seals("DELETE FROM notes")] == [("d", (ACME, None))]
 
 
 def test_N12_keys_are_told_apart_as_they_are_stored(connection: sqlite3.Connection) -> None:
