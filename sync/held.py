@@ -151,20 +151,21 @@ class HeldMerge:
             WITH old AS (
                 DELETE FROM localstore.held h USING {self.staging.relation} s
                 WHERE s.batch = $1 AND s.reason IS NULL AND {self._held} AND h.key = {self._key}
-                RETURNING h.key, h.op, h.base, h.value
+                RETURNING h.key, h.op, h.base, h.value, h.defects
             ), taken AS (
                 SELECT {self._key} AS key, {op} AS op, s.ordinal,
                     CASE WHEN s.op <> 'd' THEN {self.object("n")} END AS base,
                     CASE WHEN s.op <> 'i' THEN {self.object("b")} END AS value
                 FROM {self.staging.relation} s WHERE s.batch = $1 AND s.reason IS NULL
             )
-            INSERT INTO localstore.held (company_id, replica, target, tbl, key, op, fingerprint, base, value, reason,
-                detail, batch, ordinal)
+            INSERT INTO localstore.held (company_id, replica, target, tbl, key, op, fingerprint, base, value, defects,
+                reason, detail, batch, ordinal)
             SELECT $2, $3, {quote_literal(self.target)}, {quote_literal(table.name)}, t.key,
                 (CASE WHEN o.op IS NULL THEN t.op WHEN t.op = 'i' THEN 'i' WHEN t.op = 'd' THEN 'u'
                     ELSE o.op::text END)::"char",
                 {quote_literal(table.fingerprint)}, coalesce(o.base, '{{}}') || t.base,
                 CASE WHEN o.op IS DISTINCT FROM 'd' THEN coalesce(t.value, '{{}}') || coalesce(o.value, '{{}}') END,
+                CASE WHEN o.op <> 'd' AND o.defects -> 'n' <> '{{}}' THEN jsonb_build_object('n', o.defects -> 'n') END,
                 'rolled_back', 'taken back by ' || $1::text, $4, t.ordinal
             FROM taken t LEFT JOIN old o ON o.key = t.key
             WHERE NOT (t.op = 'i' AND o.op IS NOT DISTINCT FROM 'd')""",

@@ -213,6 +213,30 @@ async def test_what_was_rolled_back_stays_held_with_later_edits_until_it_is_deci
     await both.assert_equal()
 
 
+async def test_a_bad_value_stays_bad_through_a_rollback(both: Sides) -> None:
+    """What was held for its value and then rolled back beneath is not sent without it, but held until it is mended."""
+    await both.local("INSERT INTO p VALUES (1, 'a', 'x'), (2, 'b', 'x')")
+    first = (await both.push()).batch
+    await both.local("UPDATE p SET code = code || '!', v = 'y'")
+    second = (await both.push()).batch
+    assert first is not None
+    assert second is not None
+    await both.local("UPDATE p SET v = ?", [(BAD,)])
+    await both.push(3)
+    await both.engine.rollback(second)
+    await both.engine.requeue(second)
+    await both.push(3)
+    assert await both.reasons() == {"p/1": "value", "p/2": "value"}
+    await both.engine.rollback(first)
+    await both.engine.requeue(first)
+    await both.push(3)
+    assert await both.reasons() == {"p/1": "value", "p/2": "value"}
+    await both.local("UPDATE p SET v = 'good'")
+    await both.push()
+    await both.assert_equal()
+    assert await both.production("SELECT code, v FROM p ORDER BY id") == [("a!", "good"), ("b!", "good")]
+
+
 async def test_C16_a_large_rollback_is_requeued_whole(both: Sides) -> None:
     """5,000 rows that were taken back are in production again after one requeue and one push."""
     await both.local("INSERT INTO p VALUES (?, ?, 'x')", [(n, f"code{n}") for n in range(2500)])

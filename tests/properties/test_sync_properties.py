@@ -25,6 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from localstore import LocalStore
+from localstore.errors import InvalidRow
 from localstore.schema.sqlite import table_from_sqlite
 from localstore.schema.tables import Policy, Table
 from localstore.sqlite.capture import install
@@ -166,7 +167,7 @@ class World:
                 file.execute("ROLLBACK TO story")
             file.execute("RELEASE story")
 
-        with suppress(sqlite3.IntegrityError):
+        with suppress(InvalidRow):
             await self.database.write(write)
 
     async def theirs(self, statement: str, step: Step) -> None:
@@ -277,11 +278,12 @@ class World:
             await self.engine.conflicts.resolve(item.address, "local", self.mine)
 
     async def resolve_production(self, step: Step) -> None:
-        """Decide a conflict for production's values."""
+        """Decide a conflict for production's values, unless the file's own constraints forbid that."""
         item = self.pick(await self.mirrored("conflict"), step)
         if item is not None:
             self.see(item)
-            await self.engine.conflicts.resolve(item.address, "production", self.mine)
+            with suppress(InvalidRow):
+                await self.engine.conflicts.resolve(item.address, "production", self.mine)
 
     async def fix(self, _step: Step) -> None:
         """Mend a value that production refused."""
@@ -299,7 +301,7 @@ class World:
         """Give up a held change, unless the file's own constraints forbid that."""
         item = self.pick(await self.mirrored("value", "constraint", "waits", "rolled_back"), step)
         if item is not None:
-            with suppress(sqlite3.IntegrityError):
+            with suppress(InvalidRow):
                 await self.engine.quarantine.discard(item.address, self.mine)
 
     @staticmethod
