@@ -62,9 +62,6 @@ def changes(connection: sqlite3.Connection, entry: CatalogueEntry, after: int, u
 
     A mark too many is harmless: a row that is as it was gives no change.
     """
-    if _all_new(connection, entry, after, up_to):
-        yield from snapshot_rows(connection, entry, "i")
-        return
     table = entry.table
     queries = _Queries(connection, table)
     window = (after, up_to, entry.id)
@@ -97,26 +94,7 @@ def changes(connection: sqlite3.Connection, entry: CatalogueEntry, after: int, u
             yield from _update(key, row, {queries.sent_place[ordinal]: old for ordinal, old in earliest.items()})
 
 
-def _all_new(connection: sqlite3.Connection, entry: CatalogueEntry, after: int, up_to: int) -> bool:
-    """Return whether every row of the table was inserted within the marks, as on a first push.
-
-    With no marks but of inserts, none of those keys was there before or has gone since, so counting is enough.
-    """
-    counted = connection.execute(
-        f"SELECT count(*), coalesce(sum(op = {INSERT}), 0) FROM main.localstore_marks"
-        " WHERE seq > ? AND seq <= ? AND tbl = ?",
-        (after, up_to, entry.id),
-    ).fetchone()
-    marked, inserted = counted
-    if marked == 0 or marked != inserted:
-        return False
-    (rows,) = connection.execute(f"SELECT count(*) FROM main.{quote_identifier(entry.table.name)}").fetchone()
-    return bool(rows == inserted)
-
-
-def snapshot_rows(
-    connection: sqlite3.Connection, entry: CatalogueEntry, op: Literal["s", "i"] = "s"
-) -> Iterator[Change]:
+def snapshot_rows(connection: sqlite3.Connection, entry: CatalogueEntry) -> Iterator[Change]:
     """Yield every row of the table, in the order of its key."""
     table = entry.table
     places = [column.name for column in table.sent]
@@ -124,7 +102,7 @@ def snapshot_rows(
     order = ", ".join(f"{quote_identifier(name)} COLLATE BINARY" for name in table.key)
     columns = ", ".join(quote_identifier(name) for name in places)
     for row in _rows(connection, f"SELECT {columns} FROM main.{quote_identifier(table.name)} ORDER BY {order}", ()):
-        yield Change(op, tuple(row[place] for place in key_places), row, (), None)
+        yield Change("s", tuple(row[place] for place in key_places), row, (), None)
 
 
 def stored_row(connection: sqlite3.Connection, table: Table, key: Row) -> Row | None:
