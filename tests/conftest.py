@@ -7,6 +7,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import asyncpg
 import pytest
 from hypothesis import settings
 
+from localstore.models import tenant_models
 from localstore.postgres.binaries import Binaries, installed, unprivileged_account
 from localstore.postgres.cluster import HOST, SUPERUSER, Cluster
 from localstore.postgres.connect import Server, close, connect
@@ -37,6 +39,16 @@ NO_DATA = "no real help-desk data on this machine (LOCALSTORE_TEST_DATA names it
 
 Login = Callable[..., str]
 """Make a login on the production database: `login(*roles, password=None, superuser=False) -> URL`."""
+
+
+@pytest.fixture(autouse=True)
+def only_models_of_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep models that some test made inside a function out of the stores of all others in the same process."""
+
+    def of_modules() -> Iterator[type]:
+        return (model for model in tenant_models() if vars(sys.modules[model.__module__]).get(model.__name__) is model)
+
+    monkeypatch.setattr("localstore.store.tenant_models", of_modules)
 
 
 @pytest.fixture(scope="session")
