@@ -144,7 +144,7 @@ class File:
             for change in found:
                 key = typed(change.key)
                 if None in change.key:
-                    assert change.op == "i"
+                    assert change.op in ("i", "d")
                 elif change.op == "i":
                     assert key not in rows
                     rows[key] = typed(change.row)
