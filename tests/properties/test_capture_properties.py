@@ -162,7 +162,7 @@ class File:
                     assert rows.pop(key) == typed(change.base)
             state, nameless = self.state(entry)
             assert rows == state, "the sealed changes lead to another state than the file's"
-            shown = Counter(typed(change.row) for change in found if None in change.key)
+            shown = Counter(typed(change.row) for change in found if None in change.key and change.row is not None)
             assert shown <= nameless
             assert nameless - self.nameless[entry.table.name] <= shown, "a row without a whole key was not shown"
             self.nameless[entry.table.name] = nameless
