@@ -198,7 +198,10 @@ class SyncEngine(Pulls):
         return await self.each([entry.company_id], one)
 
     async def rollback(self, batch: UUID | str) -> Result:
-        """Take a promoted batch back; rows written since are left alone and listed."""
+        """Take a promoted batch back; rows written since are left alone and listed.
+
+        Of a batch that is rolled back already, the result tells what that rollback did.
+        """
         entry = await self.find(str(batch))
         link = await self.link(entry.target)
         inverse = uuid4()
@@ -210,7 +213,7 @@ class SyncEngine(Pulls):
             return TenantResult(
                 tenant,
                 "rolled_back",
-                batch=inverse,
+                batch=done.batch,
                 batches=(entry.batch,),
                 tables=done.counts or {},
                 left_alone=tuple((row["row"], row["why"]) for row in done.manifest.get("left_alone", ())),

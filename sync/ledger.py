@@ -74,6 +74,12 @@ async def find(connection: asyncpg.Connection, prefix: str) -> list[Entry]:
     return [_read(row) for row in rows]
 
 
+async def inverse_of(connection: asyncpg.Connection, batch: UUID) -> Entry | None:
+    """Return the rollback that took a batch back, if one did."""
+    row = await connection.fetchrow(_SELECT + "WHERE undoes = $1 AND state = 'promoted'", batch)
+    return None if row is None else _read(row)
+
+
 async def chain(connection: asyncpg.Connection, company: str, replica: UUID, epoch: int) -> list[Entry]:
     """Return a replica's batches that were not withdrawn, oldest first."""
     rows = await connection.fetch(

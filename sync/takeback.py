@@ -38,8 +38,11 @@ async def withdraw(connection: asyncpg.Connection, entry: ledger.Entry) -> list[
 
 
 async def roll_back_once(connection: asyncpg.Connection, entry: ledger.Entry, inverse: UUID) -> ledger.Entry:
-    """Take a promoted batch back as the batch `inverse`, unless that was done already, and return its ledger row."""
-    done = await ledger.entry(connection, inverse)
+    """Take a promoted batch back as the batch `inverse`, unless that was done already, and return its ledger row.
+
+    A command that was cut off after its COMMIT took effect as another inverse; run again, it tells what that one did.
+    """
+    done = await ledger.inverse_of(connection, entry.batch)
     if done is None:
         known = await registered(connection, entry.target)
         async with promotion(connection, entry.company_id):

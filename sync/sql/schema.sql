@@ -42,6 +42,8 @@ CREATE TABLE IF NOT EXISTS localstore.ledger (
 CREATE UNIQUE INDEX IF NOT EXISTS ledger_chain ON localstore.ledger (company_id, replica, epoch, seq)
     WHERE kind = 'push' AND state <> 'withdrawn';
 CREATE INDEX IF NOT EXISTS ledger_company ON localstore.ledger (company_id, staged_at);
+-- A batch is taken back once.
+CREATE UNIQUE INDEX IF NOT EXISTS ledger_undoes ON localstore.ledger (undoes) WHERE undoes IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS localstore.chunks (
     batch uuid,

@@ -68,8 +68,7 @@ async def test_F1_killed_while_a_batch_is_taken_back(busy_world: World, tmp_path
     is_done = point.startswith("taken back")
     assert await world.fetch("SELECT t::text FROM tickets t ORDER BY 1") == (before if is_done else after)
     again = Command(*arguments, url=world.url, output=tmp_path / "again")
-    assert again.wait() == (1 if is_done else 0), again.printed
-    assert ("is rolled back already" in again.printed) == is_done
+    assert again.wait() == 0, again.printed
     assert await world.fetch("SELECT t::text FROM tickets t ORDER BY 1") == before
     for number, command in enumerate((("requeue", str(tenant.batch)), ("push", "--promote"))):
         last = Command("sync", *command, "--data", world.data, url=world.url, output=tmp_path / f"last{number}")
