@@ -16,12 +16,14 @@ from sync.bundle import Bundle, Sealed
 from sync.errors import HeldRows, NotPrepared, PromotionFailed, StalePlan
 from sync.outcome import Options, Outcome
 from sync.production import Registered, is_prepared, prepare, register, registered, require_rights
+from sync.retention import trim_feed
 from sync.staging import sweep
 from sync.steps.acknowledge import acknowledge
 from sync.steps.promote import promote, promotion
 from sync.steps.seal import seal
 from sync.steps.stage import stage
 from sync.takeback import withdraw
+from sync.waiting_vectors import release_vectors
 
 
 async def open_production(connection: asyncpg.Connection, target: str, *, prepare_it: bool) -> None:
@@ -36,12 +38,13 @@ async def open_production(connection: asyncpg.Connection, target: str, *, prepar
 async def send(connection: asyncpg.Connection, database: Database, target: str) -> tuple[UUID, ...]:
     """Seal what is pending and stage all that production lacks; return the batches that were staged."""
     await acknowledge(connection, database)
+    await release_vectors(connection, database, target)
     await seal(database, target)
     unstaged = (await acknowledge(connection, database)).unstaged
     for batch in unstaged:
         sealed = _sealed(database, batch)
         await register(connection, target, sealed.head.tables)
-        await stage(connection, sealed, target)
+        await stage(connection, sealed, target, database.identity.mode)
     return tuple(batch.batch for batch in unstaged)
 
 
@@ -51,6 +54,7 @@ async def promote_staged(
     """Promote a company's staged batches in the order of their chain, each in a transaction of its own."""
     known = await registered(connection, target)
     await _sweep_behind(connection, company, known)
+    await trim_feed(connection, company)
     outcomes = []
     for entry in await ledger.staged(connection, company, target):
         try:
@@ -79,6 +83,7 @@ async def promote_planned(
     """
     known = await registered(connection, target)
     await _sweep_behind(connection, company, known)
+    await trim_feed(connection, company)
     outcomes: list[Outcome] = []
     entries = []
     states = await ledger.states(connection, [batch for batch, _ in planned])

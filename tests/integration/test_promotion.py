@@ -372,3 +372,23 @@ async def test_an_expired_undo_is_refused_and_expired_bundles_go(
     refused = await engine.rollback(first)
     assert refused.exit_code == 6
     assert await app.fetchval("SELECT count(*) FROM tickets") == 2
+
+
+async def test_old_feed_goes_but_for_the_newest_entry_of_each_row(
+    store: LocalStore, engine: SyncEngine, app: asyncpg.Connection
+) -> None:
+    """What others wrote over 30 days ago shrinks to one entry a row: evidence enough."""
+    tenant = store.tenant("acme")
+    await tenant.put_many([ticket(1), ticket(2)])
+    await engine.push(promote=True)
+    for status in ("one", "two", "three"):
+        await app.execute("UPDATE tickets SET status = $1 WHERE ticket_id = '1'", status)
+    await app.execute("UPDATE localstore.feed SET at = now() - interval '31 days'")
+    await app.execute("UPDATE tickets SET status = 'lately' WHERE ticket_id = '2'")
+    await app.execute("UPDATE localstore.ledger SET promoted_at = now() - interval '31 days'")
+    await tenant.put(ticket(3))
+    await engine.push(promote=True)
+    kept = await app.fetch(
+        "SELECT key[2] AS ticket, count(*) FROM localstore.feed WHERE key IS NOT NULL GROUP BY 1 ORDER BY 1"
+    )
+    assert [tuple(row) for row in kept] == [("1", 1), ("2", 1)]
