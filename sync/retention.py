@@ -34,7 +34,7 @@ async def trim_feed(connection: asyncpg.Connection, company: str) -> None:
     """Remove a company's expired feed, once a day: before its first promotion of the day.
 
     Pulls with a cursor from before then compare whole tables. That somebody else wrote a row at all is evidence for as
-    long as the row is compared, so the newest entry of each row stays: the feed is bounded by the rows that others wrote.
+    long as the row is compared, so the newest entry of each row stays, and the rows that others wrote bound the feed.
     """
     async with connection.transaction():
         await connection.execute(f"SET LOCAL ROLE {quote_identifier(PROMOTER)}")
