@@ -12,6 +12,14 @@ LocalStoreError
 │   ├── WrongTenant               a row names another company than the tenant it is written to
 │   ├── InvalidRow                a row cannot be written as it is
 │   └── StoreBusy                 another writer held the file for longer than the timeout
+├── BlobError                     something about a blob or the place where blobs are kept
+│   ├── BlobNotFound              no blob of the tenant has this key
+│   ├── BlobRefused               a limit forbids the blob: its size, the tenant's quota or its content type
+│   ├── BlobKeyTaken              a key differs from another one's only in case or normal form
+│   ├── BlobDamaged               the bytes that a row names are not here, or not what they were
+│   ├── ObjectStoreUnavailable    the object store cannot be reached or has no time
+│   └── ObjectStoreDenied         the object store refused the credentials or what was asked with them
+│       └── ModeChanging          the tenant's mode is being changed, and that took longer than the timeout
 └── PostgresError                 something about production
     ├── PostgresUnavailable       the server cannot be reached, refused the connection or went away
     ├── PostgresDenied            the login or its password was refused
@@ -113,6 +121,56 @@ class StoreBusy(StoreError):
 
     code = "store_busy"
     retryable = True
+
+
+class ModeChanging(StoreBusy):
+    """Raised when a write waited for a change of the tenant's mode, and that did not end within the timeout."""
+
+    code = "mode_changing"
+
+
+class BlobError(LocalStoreError):
+    """Raised when a blob, or the place where blobs are kept, cannot be used."""
+
+    code = "blob"
+
+
+class BlobNotFound(BlobError):
+    """Raised when no blob of the tenant has this key."""
+
+    code = "blob_not_found"
+
+
+class BlobRefused(BlobError):
+    """Raised when a limit forbids a blob: its size, the tenant's quota or its content type."""
+
+    code = "blob_refused"
+
+
+class BlobKeyTaken(BlobError):
+    """Raised when a key differs from that of another blob only in case or normal form."""
+
+    code = "blob_key_taken"
+
+
+class BlobDamaged(BlobError):
+    """Raised when the bytes that a row names are not here, or not what they were when they were put."""
+
+    code = "blob_damaged"
+
+
+class ObjectStoreUnavailable(BlobError):
+    """Raised when the object store cannot be reached, or has no time."""
+
+    code = "object_store_unavailable"
+    retryable = True
+
+
+class ObjectStoreDenied(BlobError):
+    """Raised when the object store refused the credentials, or what was asked with them."""
+
+    code = "object_store_denied"
+    exit_code = 6
 
 
 class PostgresError(LocalStoreError):

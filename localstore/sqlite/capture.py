@@ -16,6 +16,7 @@ from localstore.schema.sqlite import Shape, column_from_sqlite, read_shape
 from localstore.schema.tables import Table
 from localstore.sqlite.layout import CatalogueEntry, read_catalogue
 from localstore.sqlite.marks import width
+from localstore.sqlite.mode import keep_guards
 from localstore.sqlite.triggers import trigger_prefix, triggers
 
 # Raised with every change of a trigger's text: files of an older version then get the new triggers, and are not said
@@ -53,6 +54,7 @@ def install(connection: sqlite3.Connection, tables: Sequence[Table]) -> list[str
         for name, table in wanted.items():
             if _track(connection, table, known.get(name)):
                 gaps.append(name)
+        keep_guards(connection)
         _set_state(connection, _CHECKED, _fingerprint(connection, tables))
     return gaps
 
@@ -88,6 +90,7 @@ def uninstall(connection: sqlite3.Connection, table: str) -> None:
         for entry in read_catalogue(connection):
             if entry.table.name == table:
                 _forget(connection, entry.id)
+        keep_guards(connection)
 
 
 def _track(connection: sqlite3.Connection, table: Table, known: CatalogueEntry | None) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from localstore.errors import ForeignFile, InvalidRow, LocalStoreError, StoreBusy, StoreError
+from localstore.sqlite.mode import refusal
 
 _DAMAGED = {"SQLITE_NOTADB", "SQLITE_CORRUPT"}
 _BUSY = {"SQLITE_BUSY", "SQLITE_LOCKED"}
@@ -30,6 +31,8 @@ def translate(error: BaseException, tenant: str) -> BaseException:
             hint="free some disk space and run the same command again",
             tenant=tenant,
         )
+    if (refused := refusal(error, tenant)) is not None:
+        return refused
     if isinstance(error, sqlite3.IntegrityError):
         return InvalidRow(
             f"tenant {tenant} refuses the row: {error}", hint="correct the row and write it again", tenant=tenant

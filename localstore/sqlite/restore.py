@@ -16,6 +16,7 @@ from localstore.errors import ForeignFile, StoreBusy
 from localstore.sqlite import identity as identities
 from localstore.sqlite.backup import FOLDER, Backup, check_backup, write_backup
 from localstore.sqlite.checkpoint import folder_lock
+from localstore.sqlite.mode import set_mode
 from localstore.sqlite.permissions import FILE_MODE, make_folder
 from localstore.sqlite.template import FILE_NAME, FOLDERS
 
@@ -55,11 +56,11 @@ def restore(folder: Path, tenant: str, path: Path) -> Restored:
         for name in FOLDERS:
             make_folder(folder / name)
         with _held_alone(target, tenant) as old:
-            before, epoch = (None, 0) if old is None else _back_up_old(old, target, tenant)
+            before, epoch, mode = (None, 0, None) if old is None else _back_up_old(old, target, tenant)
             epoch = max(epoch, backup.epoch) + 1
             fresh = folder / f".{FILE_NAME}.{secrets.token_hex(8)}"
             try:
-                _prepare(fresh, path, epoch)
+                _prepare(fresh, path, epoch, mode)
                 fresh.rename(target)
             finally:
                 fresh.unlink(missing_ok=True)
@@ -94,22 +95,27 @@ def _held_alone(path: Path, tenant: str) -> Iterator[sqlite3.Connection | None]:
         yield connection
 
 
-def _back_up_old(old: sqlite3.Connection, path: Path, tenant: str) -> tuple[Backup | None, int]:
-    """Return a backup of the file that is about to go, and its epoch; a file that is not sound has none."""
+def _back_up_old(old: sqlite3.Connection, path: Path, tenant: str) -> tuple[Backup | None, int, str | None]:
+    """Return a backup of the file that is about to go, its epoch and its mode; a file that is not sound has none."""
     try:
         identity = identities.read(old, path, tenant)
-        return write_backup(old, identity, path.parent / FOLDER, "restore"), identity.epoch
+        return write_backup(old, identity, path.parent / FOLDER, "restore"), identity.epoch, identity.mode
     except (sqlite3.DatabaseError, ForeignFile):
-        return None, 0
+        return None, 0, None
 
 
-def _prepare(fresh: Path, backup: Path, epoch: int) -> None:
-    """Copy the backup, set its epoch, and put it on the disk, ready to be renamed."""
+def _prepare(fresh: Path, backup: Path, epoch: int, mode: str | None) -> None:
+    """Copy the backup, set its epoch, and put it on the disk, ready to be renamed.
+
+    A tenant's mode is where its truth is now, which no backup of its rows can say, so it outlives the restore.
+    """
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
     with os.fdopen(descriptor, "wb") as into, backup.open("rb") as source:
         shutil.copyfileobj(source, into)
     with closing(sqlite3.connect(fresh, isolation_level=None)) as connection:
         connection.execute("UPDATE localstore_identity SET epoch = ?", (epoch,))
+        if mode is not None:
+            set_mode(connection, mode)
         connection.execute("PRAGMA journal_mode = WAL")
     _remove_wal(fresh)
     _sync(fresh)

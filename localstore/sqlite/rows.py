@@ -28,6 +28,7 @@ from localstore.postgres.quoting import quote_identifier
 from localstore.schema.tables import COMPANY_COLUMN, address
 from localstore.sqlite.alchemy import borrowed
 from localstore.sqlite.company import claim
+from localstore.sqlite.mode import refusal
 
 M = TypeVar("M")
 
@@ -77,7 +78,7 @@ class Rows(Generic[M]):
             try:
                 self._put(connection, row, values)
             except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError) as error:
-                raise self._invalid(values, str(error), company_id) from error
+                raise refusal(error, company_id) or self._invalid(values, str(error), company_id) from error
             except (UnicodeEncodeError, OverflowError) as error:
                 raise self._invalid(values, f"SQLite cannot hold a value ({error.args[-1]})", company_id) from error
 

@@ -6,9 +6,11 @@ its first statement, and takes the writer's turn with BEGIN IMMEDIATE; it ends w
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import cached_property, partial
+from time import monotonic
 from typing import Any, Self, TypeVar
 
 from sqlalchemy import event
@@ -18,12 +20,13 @@ from sqlalchemy.pool import NullPool
 from sqlmodel import Session
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from localstore.errors import StoreError
+from localstore.errors import ModeChanging, StoreError
 from localstore.sqlite.company import claim
 from localstore.sqlite.database import Database
 from localstore.sqlite.failures import translate
+from localstore.sqlite.mode import ADVANCING, held_off, read_mode, refusal
 from localstore.sqlite.threads import in_thread
-from localstore.sqlite.writer import Turn
+from localstore.sqlite.writer import HELD_OFF_SECONDS, Turn
 
 T = TypeVar("T")
 
@@ -60,7 +63,7 @@ class Sessions:
 
     async def _take_turn(self) -> DriverConnection:
         database = await self._database()
-        return _WritingConnection(await database.turn(), database.company_id)
+        return _WritingConnection(await database.turn(), database)
 
     async def _begin_reading(self) -> DriverConnection:
         database = await self._database()
@@ -115,7 +118,10 @@ class DriverConnection:
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run blocking work in a thread; a cancelled session interrupts its statement."""
         connection = self.connection
-        return await in_thread(partial(work, connection), on_cancel=connection.interrupt)
+        try:
+            return await in_thread(partial(work, connection), on_cancel=connection.interrupt)
+        except sqlite3.IntegrityError as error:
+            raise refusal(error, self._tenant) or error from error.__cause__
 
     def enter(self, connection: sqlite3.Connection) -> None:
         """Begin the transaction unless it has begun."""
@@ -163,14 +169,46 @@ class _WritingConnection(DriverConnection):
 
     begin = "BEGIN IMMEDIATE"
 
-    def __init__(self, turn: Turn, tenant: str) -> None:
-        super().__init__(turn.connection, tenant)
+    def __init__(self, turn: Turn, database: Database) -> None:
+        super().__init__(turn.connection, database.company_id)
         self._turn = turn
+        self._database = database
+        self._aside = False
 
     @property
     def connection(self) -> sqlite3.Connection:
         """Return the connection, as long as the turn lasts."""
         return self._turn.connection
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run blocking work; a transaction that begins while the tenant's mode changes waits for the change's end."""
+        until = monotonic() + self._database.options.busy_timeout_seconds
+        while True:
+            try:
+                return await super().run(work)
+            except ModeChanging:
+                if self._turn.connection.in_transaction or monotonic() >= until:
+                    raise
+            # Whoever changes the mode may be in this process, and needs the writing connection for it.
+            await in_thread(self._turn.release)
+            self._aside = True
+            await asyncio.sleep(HELD_OFF_SECONDS)
+            self._turn = await self._database.turn()
+            self._aside = False
+
+    def enter(self, connection: sqlite3.Connection) -> None:
+        """Begin the transaction unless it has begun; raises ModeChanging, with none begun, while the mode changes."""
+        if connection.in_transaction:
+            return
+        super().enter(connection)
+        if read_mode(connection) == ADVANCING:
+            connection.execute("ROLLBACK")
+            raise held_off(self._tenant)
+
+    async def rollback(self) -> None:
+        """Roll back; there is nothing to, if the wait for another turn was cut short."""
+        if not self._aside:
+            await super().rollback()
 
     def _commit(self, _connection: sqlite3.Connection) -> None:
         self._turn.commit()

@@ -14,6 +14,7 @@ from localstore.sqlite import identity
 from localstore.sqlite.alchemy import add_functions
 from localstore.sqlite.checkpoint import folder_lock
 from localstore.sqlite.layout import create
+from localstore.sqlite.mode import keep_guards
 from localstore.sqlite.permissions import FILE_MODE, make_folder
 from localstore.sqlite.prepare import Models, prepare
 
@@ -79,6 +80,7 @@ def _name(path: Path, company_id: str, mode: str) -> None:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA synchronous = OFF")
         identity.write(connection, company_id, mode)
+        keep_guards(connection)
     finally:
         connection.close()
 

@@ -2,7 +2,9 @@
 
 Writes that wait at the same moment are committed together (group commit): one BEGIN IMMEDIATE, a savepoint a write,
 one COMMIT, and only then does anybody hear that theirs is done. A session takes a turn of its own. The queue is in
-order of arrival. Nothing here belongs to an event loop, so that stores of several loops may share a writer.
+order of arrival, but for writes that a change of the tenant's mode holds off: they step aside, so that whoever changes
+it gets through, and try again. Nothing here belongs to an event loop, so that stores of several loops may share a
+writer.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
+from time import monotonic
 from typing import Any, TypeVar
 
-from localstore.errors import LocalStoreError, StoreError
+from localstore.errors import LocalStoreError, ModeChanging, StoreError
 from localstore.sqlite.failures import busy_session, translate
 from localstore.sqlite.threads import pool, settled
 
@@ -24,6 +27,9 @@ T = TypeVar("T")
 
 GROUP_MAX = 512
 """More writes than this in one commit would make the first of them wait noticeably."""
+
+HELD_OFF_SECONDS = 0.05
+"""How long a write that a change of mode holds off waits before it tries again; such a change takes seconds."""
 
 
 @dataclass(slots=True, eq=False)
@@ -37,6 +43,7 @@ class _Waiter:
     taken: bool = False
     abandoned: bool = False
     outcome: tuple[Any, BaseException | None] = field(default=(None, None))
+    held_off_until: float | None = None
 
 
 class Turn:
@@ -172,7 +179,7 @@ class Writer:
 
     def _give_up(self, waiter: _Waiter) -> None:
         with self._lock:
-            if waiter.taken:
+            if waiter.taken or waiter.held_off_until is not None:
                 return
             waiter.abandoned = True
         if not waiter.future.done():
@@ -193,12 +200,45 @@ class Writer:
             return
         if group:
             self._commit(group)
-            deliver(group)
+            deliver([waiter for waiter in group if not self._put_off(waiter)])
         with self._lock:
             if not self._queue:
                 self._active = False
                 return
         self._go_on()
+
+    def _put_off(self, waiter: _Waiter) -> bool:
+        """Let a write that a change of mode holds off try again later, until it has waited for the whole timeout."""
+        if not isinstance(waiter.outcome[1], ModeChanging):
+            return False
+        if waiter.held_off_until is None:
+            waiter.held_off_until = monotonic() + self._busy_timeout_seconds
+        with self._lock:
+            if self._closed or monotonic() >= waiter.held_off_until:
+                return False
+            waiter.taken = False
+        try:
+            waiter.loop.call_soon_threadsafe(waiter.loop.call_later, HELD_OFF_SECONDS, self._again, waiter)
+        except RuntimeError:
+            # The loop was closed, so nobody waits any more.
+            waiter.abandoned = True
+        return True
+
+    def _again(self, waiter: _Waiter) -> None:
+        """Put a write that was held off in line again; runs on the loop of whoever waits for it."""
+        with self._lock:
+            if waiter.abandoned:
+                return
+            closed = self._closed
+            if not closed:
+                self._queue.append(waiter)
+            start = not closed and not self._active
+            self._active = self._active or start
+        if closed:
+            waiter.taken = True
+            _settle([waiter])
+        if start:
+            self._go_on()
 
     def _next(self) -> tuple[list[_Waiter], _Waiter | None]:
         group: list[_Waiter] = []

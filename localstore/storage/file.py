@@ -16,6 +16,7 @@ from localstore.interchange.items import ARTICLE, PROGRESS, TICKET, ItemKind
 from localstore.interchange.rows import CONVERSATION_ROWS
 from localstore.interchange.values import time_of
 from localstore.sqlite.database import Database
+from localstore.sqlite.mode import ADVANCING, FILE, HYBRID, read_mode
 from localstore.storage.answers import (
     FAILED,
     PROCESSED,
@@ -54,8 +55,9 @@ FROM tickets WHERE company_id = ? AND platform = ?
 class FileStorage(StorageInterface):
     """Tenants' files below `base_path`, as LocalStore keeps them: several storages and stores may share them."""
 
-    modes: ClassVar[frozenset[str]] = frozenset({"file", "hybrid"})
-    """In both of them the file is the truth; what is written here travels with the next push."""
+    modes: ClassVar[frozenset[str]] = frozenset({FILE, HYBRID, ADVANCING})
+    """In them the file is the truth; what is written here travels with the next push. While it is advancing, reads go
+    on and writes wait."""
 
     def __init__(
         self, base_path: str | os.PathLike[str] = DATA_PATH_DEFAULT, *, settings: Settings | None = None
@@ -244,8 +246,7 @@ class FileStorage(StorageInterface):
             raise StoreError("the storage is closed", hint="make a new one, or call get_storage() again")
 
     def _check_mode(self, file: sqlite3.Connection, company_id: str) -> None:
-        (mode,) = file.execute("SELECT mode FROM localstore_identity").fetchone()
-        check_mode(company_id, mode, self.modes, type(self).__name__)
+        check_mode(company_id, read_mode(file), self.modes, type(self).__name__)
 
 
 def _put(kind: ItemKind, key: tuple[str, ...], incoming: Incoming, moment: datetime, file: sqlite3.Connection) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from localstore import (
 )
 from localstore.postgres.companies import MODE_LOCK
 from localstore.postgres.connect import Server, connection_to
+from localstore.sqlite.mode import set_mode
 from localstore.storage.tables import storage_tables
 from sync import SyncEngine
 from sync.production import prepare, register
@@ -59,11 +59,6 @@ async def storage(owner: asyncpg.Connection, login: Callable[..., str]) -> Async
     settings = Settings(localstore_pool_max=1)
     async with PostgresStorage(login("app_user"), settings=settings) as storage:
         yield storage
-
-
-def set_mode(mode: str, file: sqlite3.Connection) -> None:
-    """Write a mode into a tenant's file."""
-    file.execute("UPDATE localstore_identity SET mode = ?", (mode,))
 
 
 async def every_call(storage: PostgresStorage | FileStorage, expected: type[Exception]) -> None:
@@ -201,15 +196,13 @@ async def test_a_tenant_whose_truth_is_elsewhere_is_refused(
     assert await storage.list_companies() == [COMPANY]
 
 
-@pytest.mark.parametrize(
-    ("mode", "served"), [("file", True), ("hybrid", True), ("advancing", False), ("postgresql", False)]
-)
+@pytest.mark.parametrize(("mode", "served"), [("file", True), ("hybrid", True), ("postgresql", False)])
 async def test_a_file_that_is_not_the_truth_is_refused(tmp_path: Path, mode: str, served: bool) -> None:
     """FileStorage serves the modes in which the file is the truth; the mode counts from the moment it is written."""
     async with FileStorage(tmp_path) as storage, LocalStore(tmp_path) as store:
         await storage.save_ticket(COMPANY, PLATFORM, PAYLOAD)
         database = (await store.tenant(COMPANY).open()).database
-        await database.write(partial(set_mode, mode))
+        await database.write(partial(set_mode, mode=mode))
         if served:
             assert await storage.save_ticket(COMPANY, PLATFORM, PAYLOAD | {"id": 2}) == "2"
             assert len(await storage.list_tickets(COMPANY)) == 2
