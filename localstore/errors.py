@@ -12,6 +12,7 @@ LocalStoreError
 │   ├── WrongTenant               a row names another company than the tenant it is written to
 │   ├── InvalidRow                a row cannot be written as it is
 │   └── StoreBusy                 another writer held the file for longer than the timeout
+│       └── ModeChanging          the tenant's mode is being changed, and that took longer than the timeout
 ├── BlobError                     something about a blob or the place where blobs are kept
 │   ├── BlobNotFound              no blob of the tenant has this key
 │   ├── BlobRefused               a limit forbids the blob: its size, the tenant's quota or its content type
@@ -19,7 +20,6 @@ LocalStoreError
 │   ├── BlobDamaged               the bytes that a row names are not here, or not what they were
 │   ├── ObjectStoreUnavailable    the object store cannot be reached or has no time
 │   └── ObjectStoreDenied         the object store refused the credentials or what was asked with them
-│       └── ModeChanging          the tenant's mode is being changed, and that took longer than the timeout
 └── PostgresError                 something about production
     ├── PostgresUnavailable       the server cannot be reached, refused the connection or went away
     ├── PostgresDenied            the login or its password was refused
