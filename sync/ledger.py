@@ -138,12 +138,17 @@ async def log(connection: asyncpg.Connection, companies: list[str] | None, limit
     return [_read(row) for row in rows]
 
 
-async def begin_staging(connection: asyncpg.Connection, sealed: Sealed, target: str) -> str:
-    """Enter a sealed batch, if it is new, and return its state; a second sender waits here for the first."""
+async def begin_staging(connection: asyncpg.Connection, sealed: Sealed, target: str, mode: str) -> str:
+    """Enter a sealed batch, if it is new, and return its state; a second sender waits here for the first.
+
+    A company that production does not list yet begins there in `mode`, which is its file's.
+    """
     head: Head = sealed.head
     await connection.execute(
-        "INSERT INTO localstore.tenants (company_id, target) VALUES ($1, $2) ON CONFLICT (company_id) DO NOTHING",
+        "INSERT INTO localstore.tenants (company_id, mode, target) VALUES ($1, $2, $3) "
+        "ON CONFLICT (company_id) DO NOTHING",
         head.company_id,
+        mode,
         target,
     )
     await connection.execute(

@@ -18,7 +18,7 @@ from localstore.sqlite.database import Database
 from sync import batches, ledger
 from sync.batches import LocalBatch
 from sync.errors import ForkError, StaleFile, forked
-from sync.mirror import mirror_held
+from sync.mirror import HeldCopy, read_held, write_held
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,11 @@ async def acknowledge(connection: asyncpg.Connection, database: Database) -> Con
     done = tuple(
         batch.batch for batch in local if batch.state == "sealed" and states.get(batch.batch) in ledger.IN_EFFECT
     )
-    if done:
-        await database.write(lambda write: _acknowledge_all(write, done))
+    held = await read_held(connection, database)
+    if done or held is not None:
+        await database.write(lambda write: _take_over(write, done, held))
         for batch in done:
             keep(database.path.parent, batch)
-    await mirror_held(connection, database)
     # One that is staging was cut off, or another process is at it, which staging it again waits for.
     unstaged = tuple(batch for batch in local if states.get(batch.batch, ledger.STAGING) == ledger.STAGING)
     return Contact(unstaged, done)
@@ -71,9 +71,12 @@ async def _chains(
     return local, remote
 
 
-def _acknowledge_all(connection: sqlite3.Connection, done: tuple[UUID, ...]) -> None:
+def _take_over(connection: sqlite3.Connection, done: tuple[UUID, ...], held: HeldCopy | None) -> None:
+    """Trim what production has and note what it holds, at once: a change is never without both its mark and that."""
     for batch in done:
         batches.acknowledge(connection, batch)
+    if held is not None:
+        write_held(connection, held)
 
 
 def keep(tenant: Path, batch: UUID) -> None:

@@ -20,15 +20,17 @@ from sync.errors import forked
 from sync.staging import Staging, analyze
 
 
-async def stage(connection: asyncpg.Connection, sealed: Sealed, target: str) -> str:
+async def stage(connection: asyncpg.Connection, sealed: Sealed, target: str, mode: str = "file") -> str:
     """Bring the batch into staging and return its state in the ledger, which is `staged` unless it had gone further.
+
+    `mode` is the one in which a company begins that production does not list yet.
 
     Raises DamagedBundle if the file is not what was sealed, ForkError if a copy of it was faster.
     """
     async with connection.transaction():
         await _as_stager(connection)
         try:
-            state = await ledger.begin_staging(connection, sealed, target)
+            state = await ledger.begin_staging(connection, sealed, target, mode)
         except asyncpg.UniqueViolationError as error:
             raise forked(sealed.head.company_id, sealed.head.seq) from error
         done = await _chunks(connection, sealed.head.batch)

@@ -223,10 +223,10 @@ async def test_F18_a_clone_that_is_outrun_between_the_comparison_and_its_staging
     first.shell(writes("first", 20))
     second.shell(writes("second", 20))
 
-    async def outrun(connection: asyncpg.Connection, sealed: Sealed, target: str) -> str:
+    async def outrun(connection: asyncpg.Connection, sealed: Sealed, target: str, mode: str) -> str:
         monkeypatch.undo()
         assert (await first.push()).exit_code == 0
-        return await stage(connection, sealed, target)
+        return await stage(connection, sealed, target, mode)
 
     monkeypatch.setattr("sync.pipeline.stage", outrun)
     refused = await second.push()
