@@ -9,8 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from localstore.postgres.quoting import quote_identifier, quote_literal
+from localstore.schema.postgres import production_name
+from localstore.schema.tables import Kind
+from localstore.schema.types import TRAVELLING_VECTOR
 from sync.merge import MINE, Merge
 from sync.production import ForeignKeyLink, ProductionTable, Unique
+from sync.production.vectors import EXTENSION, WAITS_FOR
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Checks:
 
     def values(self) -> list[str]:
         """Return the checks that look at one row at a time."""
-        return [self._impossible_deletes(), self._defects(), *self._not_null()]
+        return [self._impossible_deletes(), self._defects(), *self._vectors(), *self._not_null()]
 
     def _hold(self, reason: str, detail: str, where: str, source: str = "") -> str:
         relation = self.merge.staging.relation
@@ -48,6 +52,20 @@ class Checks:
             "FROM jsonb_each(coalesce(NULLIF(s.defect -> 'n', '{}'), s.defect -> 'b')) AS d LIMIT 1)"
         )
         return self._hold("value", f"coalesce(s.detail, '{{}}') || {first}", "s.defect IS NOT NULL")
+
+    def _vectors(self) -> list[str]:
+        """Hold what production has no type for yet, until its extension is there."""
+        staging = self.merge.staging
+        waiting = [
+            column.name
+            for column in staging.columns
+            if column.kind is Kind.VECTOR and self.shape.columns[production_name(column.name)].type == TRAVELLING_VECTOR
+        ]
+        message = f"production has no {WAITS_FOR}: let an owner of the database run CREATE EXTENSION {EXTENSION}"
+        return [
+            self._hold("waits", self._detail(message, name, quote_literal(WAITS_FOR)), "s.op IN ('i', 'u')")
+            for name in waiting
+        ]
 
     def _not_null(self) -> list[str]:
         staging = self.merge.staging

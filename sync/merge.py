@@ -50,7 +50,7 @@ class Merge:
 
     def theirs(self, place: int) -> str:
         """Return production's value."""
-        return f"t.{self.staging.quoted(place)}"
+        return self.staging.read(place)
 
     def merged(self, place: int, *, base_known: bool) -> str:
         """Return what a column becomes when both sides changed it, by its policy."""

@@ -15,7 +15,7 @@ from localstore.postgres.policies import PROMOTER
 from localstore.postgres.quoting import quote_identifier
 from localstore.schema.postgres import COPIED_COLUMNS, production_name
 from localstore.schema.tables import Column, Kind, Table
-from localstore.schema.types import production_type
+from localstore.schema.types import travelling_type
 from sync.ledger import Entry
 from sync.production.registry import Registered
 
@@ -69,9 +69,14 @@ class Staging:
         """Return the quoted name of production's company column."""
         return quote_identifier(production_name(self.table.company))
 
+    def read(self, place: int, alias: str = "t") -> str:
+        """Return the expression that reads the production column `alias` has, in the type in which it travels."""
+        column = f"{alias}.{self.quoted(place)}"
+        return f"{column}::{self.type(place)}" if self.columns[place].kind is Kind.VECTOR else column
+
     def type(self, place: int) -> str:
-        """Return the column's production type."""
-        return production_type(self.columns[place].kind)
+        """Return the type in which the column travels."""
+        return travelling_type(self.columns[place].kind)
 
     def bit(self, place: int, alias: str = "s") -> str:
         """Return the test whether a staged update changes the column."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from localstore.codec import document, numeric, scalars, times
+from localstore.codec import document, numeric, scalars, times, vector
 from localstore.codec.values import FIELD_BYTES_MAX, DefectCode, Text, Value, ValueDefect, preview
 from localstore.schema.tables import Kind, Table
 
@@ -50,6 +50,7 @@ _ENCODERS: Final[dict[Kind, Encoder]] = {
     Kind.UUID: scalars.encode_uuid,
     Kind.JSON: document.encode_json,
     Kind.BLOB: scalars.encode_blob,
+    Kind.VECTOR: vector.encode_vector,
 }
 
 _DECODERS: Final[dict[Kind, Callable[[bytes], Bindable]]] = {
@@ -64,6 +65,7 @@ _DECODERS: Final[dict[Kind, Callable[[bytes], Bindable]]] = {
     Kind.UUID: scalars.decode_uuid,
     Kind.JSON: document.decode_json,
     Kind.BLOB: scalars.decode_blob,
+    Kind.VECTOR: vector.decode_vector,
 }
 
 _WRITERS: Final[dict[Kind, Callable[[bytes], str]]] = {
@@ -78,6 +80,7 @@ _WRITERS: Final[dict[Kind, Callable[[bytes], str]]] = {
     Kind.UUID: scalars.text_of_uuid,
     Kind.JSON: document.decode_json,
     Kind.BLOB: scalars.text_of_blob,
+    Kind.VECTOR: vector.text_of_vector,
 }
 
 _READERS: Final[dict[Kind, Callable[[str], bytes]]] = {
@@ -92,12 +95,14 @@ _READERS: Final[dict[Kind, Callable[[str], bytes]]] = {
     Kind.UUID: lambda text: scalars.encode_uuid(Text(text.encode())),
     Kind.JSON: lambda text: document.VERSION + text.encode(),
     Kind.BLOB: scalars.read_blob,
+    Kind.VECTOR: vector.read_vector,
 }
 
 _EQUALITIES: Final[dict[Kind, Callable[[bytes, bytes], bool]]] = {
     Kind.REAL: scalars.same_real,
     Kind.NUMERIC: numeric.same_numeric,
     Kind.JSON: document.same_json,
+    Kind.VECTOR: vector.same_vector,
 }
 
 

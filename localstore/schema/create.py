@@ -22,6 +22,7 @@ DECLARED: Final = {
     Kind.UUID: "CHAR(32)",
     Kind.JSON: "TEXT",
     Kind.BLOB: "BLOB",
+    Kind.VECTOR: "F32_BLOB",
 }
 """What a column is declared as where its definition does not say: decimals and documents are text, as written."""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from localstore.postgres.quoting import quote_identifier, quote_literal
 from localstore.schema.tables import Column, ForeignKey, Table
-from localstore.schema.types import production_type
+from localstore.schema.types import production_type, travelling_type
 
 STAGING_SCHEMA: Final = "localstore_staging"
 
@@ -128,13 +129,13 @@ def unsupported(table: Table) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-def create_table(target: str, table: Table) -> str:
-    """Return the statement that makes production's table, without foreign keys.
+def create_table(target: str, table: Table, types: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return the statement that makes production's table, without foreign keys; `types` stand in for types named so.
 
     The primary key is not deferrable: a deferrable one cannot be a conflict target.
     """
     lines = [
-        f"{quote_identifier(name)} {kind}{' NOT NULL' if required else ''}"
+        f"{quote_identifier(name)} {types.get(kind, kind)}{' NOT NULL' if required else ''}"
         for name, kind, required in production_columns(table)
     ]
     lines.append(f"PRIMARY KEY ({_list(production_key(table))})")
@@ -211,7 +212,7 @@ def create_references(target: str, table: Table, tables: Mapping[str, Table], ta
 
 
 def create_staging(target: str, table: Table) -> tuple[str, ...]:
-    """Return the statements that make a table's staging table: production's types and no constraints."""
+    """Return the statements that make a table's staging table: the types in which values travel and no constraints."""
     staging = staging_relation(target, table)
     lines = [
         "batch uuid NOT NULL",
@@ -225,7 +226,7 @@ def create_staging(target: str, table: Table) -> tuple[str, ...]:
         "detail jsonb",
     ]
     for place, column in enumerate(table.sent):
-        kind = production_type(column.kind)
+        kind = travelling_type(column.kind)
         lines += [f"n{place} {kind}", f"b{place} {kind}"]
     comment = f"staging of {relation(target, table.name)}, fingerprint {table.fingerprint}"
     return (

@@ -30,6 +30,7 @@ class Kind(StrEnum):
     UUID = "uuid"
     JSON = "json"
     BLOB = "blob"
+    VECTOR = "vector"
 
 
 class Policy(StrEnum):

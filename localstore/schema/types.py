@@ -1,4 +1,4 @@
-"""Production's type for every kind of column, and the kind that a SQLite declaration names."""
+"""Production's type for every kind of column, the one in which it travels, and the kind that a declaration names."""
 
 from __future__ import annotations
 
@@ -22,9 +22,14 @@ PRODUCTION_TYPES: Final[Mapping[Kind, str]] = MappingProxyType(
         Kind.UUID: "uuid",
         Kind.JSON: "jsonb",
         Kind.BLOB: "bytea",
+        Kind.VECTOR: "vector",
     }
 )
 """The names are `format_type`'s, so that they compare equal to what production's catalogue says."""
+
+TRAVELLING_VECTOR: Final = "real[]"
+"""What vectors are in staging, in undo and in a bundle. Their own type belongs to an extension: a production may lack
+it, and its OID is another one in every database. PostgreSQL casts both ways without loss."""
 
 TYPE_OIDS: Final[Mapping[Kind, int]] = MappingProxyType(
     {
@@ -39,9 +44,10 @@ TYPE_OIDS: Final[Mapping[Kind, int]] = MappingProxyType(
         Kind.UUID: 2950,
         Kind.JSON: 3802,
         Kind.BLOB: 17,
+        Kind.VECTOR: 1021,
     }
 )
-"""Built-in types keep their OIDs in every PostgreSQL."""
+"""The OIDs of the types in which values travel: built-in types keep them in every PostgreSQL."""
 
 _DECLARATIONS: Final[Mapping[str, Kind]] = MappingProxyType(
     {
@@ -60,6 +66,7 @@ _DECLARATIONS: Final[Mapping[str, Kind]] = MappingProxyType(
             Kind.UUID: "UUID,GUID,UNIQUEIDENTIFIER",
             Kind.JSON: "JSON,JSONB",
             Kind.BLOB: "BLOB,BYTEA,BINARY,VARBINARY",
+            Kind.VECTOR: "F32_BLOB",
         }.items()
         for name in names.split(",")
     }
@@ -73,8 +80,13 @@ def production_type(kind: Kind) -> str:
     return PRODUCTION_TYPES[kind]
 
 
+def travelling_type(kind: Kind) -> str:
+    """Return the name of the type in which a kind travels: production's, but of vectors a built-in one."""
+    return TRAVELLING_VECTOR if kind is Kind.VECTOR else PRODUCTION_TYPES[kind]
+
+
 def type_oid(kind: Kind) -> int:
-    """Return the OID of production's type for a kind."""
+    """Return the OID of the type in which a kind travels."""
     return TYPE_OIDS[kind]
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from localstore.postgres.policies import COMPANY_POLICY, OWNER
 from localstore.postgres.quoting import quote_identifier
 from localstore.schema.postgres import production_columns, production_key
-from localstore.schema.tables import Table
+from localstore.schema.tables import Kind, Table
+from localstore.schema.types import PRODUCTION_TYPES, TRAVELLING_VECTOR
 from sync.feed import FEED_TRIGGERS
 from sync.production.describe import ProductionTable
 
@@ -21,6 +22,11 @@ def differences(table: Table, production: ProductionTable) -> tuple[str, ...]:
     return (*_columns(table, production), *_key(table, production), *_protection(production))
 
 
+def fits(expected: str, actual: str) -> bool:
+    """Return whether a column of production has the type that a shape needs, or waits for the extension that has it."""
+    return expected == actual or (expected == PRODUCTION_TYPES[Kind.VECTOR] and actual == TRAVELLING_VECTOR)
+
+
 def _columns(table: Table, production: ProductionTable) -> list[str]:
     expected = production_columns(table)
     company = production_columns(table)[0][0] if not table.has_company else table.company
@@ -29,7 +35,7 @@ def _columns(table: Table, production: ProductionTable) -> list[str]:
         column = production.columns.get(name)
         if column is None:
             found.append(f"column {quote_identifier(name)} is missing")
-        elif column.type != kind:
+        elif not fits(kind, column.type):
             found.append(f"column {quote_identifier(name)} is {column.type}, not {kind}")
         elif column.identity == "a":
             found.append(f"column {quote_identifier(name)} is always an identity and takes no value")

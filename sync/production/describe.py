@@ -10,6 +10,8 @@ from typing import Any
 import asyncpg
 
 from localstore.schema.postgres import production_name
+from localstore.schema.tables import Kind
+from localstore.schema.types import PRODUCTION_TYPES
 from sync.errors import UnknownSchema
 from sync.feed import FEED_TRIGGERS
 from sync.sql import sql
@@ -148,7 +150,9 @@ def _table(target: str, name: str, row: asyncpg.Record) -> ProductionTable:
         kind=row["kind"],
         owner=row["owner"],
         forced=row["forced"],
-        columns={column["name"]: ProductionColumn(**column) for column in parts["columns"]},
+        columns={
+            column["name"]: ProductionColumn(**column | {"type": _type(column["type"])}) for column in parts["columns"]
+        },
         checks=tuple(Check(**_tupled(check, "columns")) for check in parts["checks"]),
         uniques=tuple(Unique(**_tupled(unique, "columns")) for unique in parts["uniques"]),
         foreign_keys=tuple(_link(link) for link in parts["foreign_keys"]),
@@ -162,6 +166,12 @@ def _table(target: str, name: str, row: asyncpg.Record) -> ProductionTable:
         feed_triggers=frozenset(trigger["name"] for trigger in parts["triggers"]) & FEED_TRIGGERS.keys(),
         policies={policy["name"]: policy["permissive"] for policy in parts["policies"]},
     )
+
+
+def _type(shown: str) -> str:
+    """Return a type's name; the one of vectors without its schema, which is shown where the search path lacks it."""
+    schema, _, name = shown.rpartition(".")
+    return name if schema and name == PRODUCTION_TYPES[Kind.VECTOR] else shown
 
 
 def _link(link: dict[str, Any]) -> ForeignKeyLink:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import asyncpg
 
@@ -19,13 +19,15 @@ from localstore.schema.postgres import (
     staging_relation,
     unsupported,
 )
-from localstore.schema.tables import Table, parents_first
+from localstore.schema.tables import Kind, Table, parents_first
+from localstore.schema.types import production_type
 from sync.errors import UnknownSchema, UnsupportedTable
 from sync.feed import feed_triggers
 from sync.production.compare import differences
 from sync.production.describe import ProductionTable, describe_all
 from sync.production.registry import registered
 from sync.production.rights import as_owner, owner_needed
+from sync.production.vectors import admit, has_vectors, vector_type
 
 LOCK_TIMEOUT = "10s"
 """How long a change of the schema waits behind others' locks, and so lets others wait behind its own."""
@@ -40,22 +42,29 @@ async def register(connection: asyncpg.Connection, target: str, tables: Sequence
     """
     _refuse_unsupported(tables)
     if await _all_known(connection, target, tables):
+        if has_vectors(tables):
+            await admit(connection, target, tables, LOCK_TIMEOUT)
         return
     async with connection.transaction():
         login = await connection.fetchval("SELECT current_user")
+        types = {}
+        if has_vectors(tables):
+            types[production_type(Kind.VECTOR)] = await vector_type(connection)
         async with owner_needed(login, f"make tables in schema {target!r}"), as_owner(connection, LOCK_TIMEOUT):
             await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('localstore:register', 0))")
-            await _register(connection, target, parents_first(tuple(tables)))
+            await _register(connection, target, parents_first(tuple(tables)), types)
 
 
-async def _register(connection: asyncpg.Connection, target: str, tables: tuple[Table, ...]) -> None:
+async def _register(
+    connection: asyncpg.Connection, target: str, tables: tuple[Table, ...], types: Mapping[str, str]
+) -> None:
     known = await _known_by_name(connection, target, tables)
     present = await describe_all(connection, target, known)
     _refuse_different(target, tables, present)
     taken = await _names_taken(connection, target) | {production_name(table.name) for table in tables}
     new = [table for table in tables if table.name not in present]
     have = {name: table for name, table in known.items() if name in present or table in new}
-    statements = [create_table(target, table) for table in new]
+    statements = [create_table(target, table, types) for table in new]
     for table in new:
         statements += create_uniques(target, table, have.values(), taken)
         statements += create_indexes(target, table, taken)

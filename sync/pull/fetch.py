@@ -155,7 +155,7 @@ async def _rows(
     connection: asyncpg.Connection, known: Registered, company: str, keys: Keys, changed: str, incoming: Incoming
 ) -> None:
     staging = Staging(known.table, known.staging)
-    names = ", ".join(f"t.{staging.quoted(place)}" for place in range(len(staging.columns)))
+    names = ", ".join(staging.read(place) for place in range(len(staging.columns)))
     query = f"SELECT {names} FROM ({changed}) k JOIN {known.relation} t ON {_match(staging, company)}"
     await copy_query(connection, query, _Taker(keys, incoming).take)
 

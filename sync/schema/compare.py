@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -14,9 +15,10 @@ from alembic.operations import Operations, ops
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Column, Connection, Index, MetaData, Table
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import SAWarning
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from localstore.postgres.connect import connect
 from localstore.postgres.quoting import quote_identifier
@@ -24,10 +26,23 @@ from localstore.postgres.server import Server
 from localstore.schema.postgres import create_table, production_columns, production_name
 from localstore.schema.steps import NULLABLE, Action, Step, renames
 from localstore.schema.tables import Kind
+from localstore.schema.types import PRODUCTION_TYPES
 from sync.errors import UnsupportedTable
+from sync.production.compare import fits
 from sync.production.describe import ProductionTable
 from sync.production.registry import Registered
 from sync.schema.wanted import KINDS, WantedTable
+
+
+class _Vector(UserDefinedType[Any]):
+    """The extension's type, which SQLAlchemy does not know."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_options: Any) -> str:
+        """Return its name."""
+        return PRODUCTION_TYPES[Kind.VECTOR]
+
 
 _TYPES: Final[Mapping[Kind, TypeEngine[Any]]] = {
     Kind.TEXT: postgresql.TEXT(),
@@ -41,6 +56,7 @@ _TYPES: Final[Mapping[Kind, TypeEngine[Any]]] = {
     Kind.UUID: postgresql.UUID(),
     Kind.JSON: postgresql.JSONB(),
     Kind.BLOB: postgresql.BYTEA(),
+    Kind.VECTOR: _Vector(),
 }
 
 
@@ -85,7 +101,10 @@ async def compare(server: Server, timeout: float, known: Known, wanted: Mapping[
                 "compare_type": _type_comparer(known, by_production),
             },
         )
-        script = produce_migrations(context, metadata)
+        with warnings.catch_warnings():
+            # SQLAlchemy warns of types that it does not know. They are compared by what production calls them.
+            warnings.filterwarnings("ignore", "Did not recognize type", SAWarning)
+            script = produce_migrations(context, metadata)
         groups = script.upgrade_ops.ops if script.upgrade_ops else ()
         return {group.table_name: list(group.ops) for group in groups if isinstance(group, ops.ModifyTableOps)}
 
@@ -135,7 +154,7 @@ def _table(metadata: MetaData, target: str, wanted: WantedTable) -> None:
 def _type_comparer(known: Known, wanted: Mapping[str, WantedTable]) -> Callable[..., bool]:
     def differs(_context: Any, inspected: Column[Any], column: Column[Any], *_types: Any) -> bool:
         table = wanted[column.table.name]
-        return known.present[table.name].columns[inspected.name].type != table.columns[column.name][0]
+        return not fits(table.columns[column.name][0], known.present[table.name].columns[inspected.name].type)
 
     return differs
 

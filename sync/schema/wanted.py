@@ -14,10 +14,10 @@ from localstore.schema.postgres import (
 )
 from localstore.schema.steps import widens
 from localstore.schema.tables import Kind, Table
-from localstore.schema.types import PRODUCTION_TYPES
+from localstore.schema.types import PRODUCTION_TYPES, TRAVELLING_VECTOR
 
-KINDS: Mapping[str, Kind] = {name: kind for kind, name in PRODUCTION_TYPES.items()}
-"""The kind behind each of production's types."""
+KINDS: Mapping[str, Kind] = {name: kind for kind, name in PRODUCTION_TYPES.items()} | {TRAVELLING_VECTOR: Kind.VECTOR}
+"""The kind behind each of production's types, and behind what stands for one that production lacks."""
 
 
 @dataclass(slots=True)

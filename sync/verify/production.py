@@ -40,13 +40,13 @@ async def copy_rows(
 ) -> None:
     """Hand the company's rows of a table to `take` in the order of their keys, as `copy_query` does."""
     staging = Staging(known.table, known.staging)
-    names = ", ".join(staging.quoted(place) for place in range(len(staging.columns)))
+    names = ", ".join(staging.read(place) for place in range(len(staging.columns)))
     order = ", ".join(
         staging.quoted(place) + (' COLLATE "C"' if staging.columns[place].kind is Kind.TEXT else "")
         for place in staging.key_places
     )
     # A COPY takes no parameters.
-    query = f"SELECT {names} FROM {known.relation} WHERE {staging.company} = {quote_literal(company)}"
+    query = f"SELECT {names} FROM {known.relation} t WHERE t.{staging.company} = {quote_literal(company)}"
     query += f" ORDER BY {order}" if order else ""
     await copy_query(connection, query, take)
 

@@ -28,7 +28,7 @@ from localstore.codec import (
 )
 from localstore.codec.parse import DEPTH_MAX
 from localstore.schema.tables import Kind
-from localstore.schema.types import production_type, type_oid
+from localstore.schema.types import travelling_type, type_oid
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ class Column:
         self.connection: asyncpg.Connection = self.run(asyncpg.connect(url))
         self.run(self.connection.execute("SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres'"))
         for kind in Kind:
-            self.run(self.connection.execute(f'CREATE TABLE "{kind}" (place bigint, held {production_type(kind)})'))
+            self.run(self.connection.execute(f'CREATE TABLE "{kind}" (place bigint, held {travelling_type(kind)})'))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Wait for work on the connection."""
@@ -100,7 +100,7 @@ class Column:
         """Return what production makes of a text, in binary, or None where it refuses the text."""
         try:
             self.run(self.connection.execute(f'TRUNCATE "{kind}"'))
-            query = f'INSERT INTO "{kind}" VALUES (0, $1::text::{production_type(kind)})'
+            query = f'INSERT INTO "{kind}" VALUES (0, $1::text::{travelling_type(kind)})'
             self.run(self.connection.execute(query, text))
         except (asyncpg.DataError, asyncpg.StatementTooComplexError, asyncpg.ProgramLimitExceededError):
             return None
@@ -286,6 +286,10 @@ STRATEGIES: dict[Kind, SearchStrategy[Value]] = {
     | assembled(r"\{?[0-9a-fA-F]{32}\}?", r"\{?[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\}?"),
     Kind.JSON: SCALARS | documents() | documents(),
     Kind.BLOB: SCALARS,
+    Kind.VECTOR: SCALARS
+    | st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=9).map(
+        lambda numbers: struct.pack(f"<{len(numbers)}f", *numbers)
+    ),
 }
 
 
@@ -293,8 +297,8 @@ STRATEGIES: dict[Kind, SearchStrategy[Value]] = {
 def test_types_have_the_oids_and_names_that_production_says(column: Column, kind: Kind) -> None:
     """The type map names each type as production's catalogue does."""
     query = "SELECT oid::integer, format_type(oid, NULL) FROM pg_type WHERE oid = $1::regtype"
-    row = column.run(column.connection.fetchrow(query.replace("$1", f"'{production_type(kind)}'")))
-    assert tuple(row) == (type_oid(kind), production_type(kind))
+    row = column.run(column.connection.fetchrow(query.replace("$1", f"'{travelling_type(kind)}'")))
+    assert tuple(row) == (type_oid(kind), travelling_type(kind))
 
 
 @pytest.mark.parametrize("kind", Kind)
@@ -316,6 +320,8 @@ def test_what_is_accepted_arrives_unchanged_and_comes_back(column: Column, kind:
             assert equal(kind, again, data)
             if kind is Kind.REAL:
                 assert float(to_text(kind, value)) == float(shown)
+            elif kind is Kind.VECTOR:
+                assert decode_text(kind, to_text(kind, value)) == local
             elif kind is not Kind.JSON:
                 assert to_text(kind, value) == shown
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
 from uuid import UUID
 
 import pytest
@@ -539,3 +540,33 @@ def test_V7_V8_a_declaration_names_a_kind_only_where_it_is_sure(declared: str, k
 def test_every_kind_has_a_type_of_its_own() -> None:
     """No two kinds share a type or an OID."""
     assert len({production_type(kind) for kind in Kind}) == len({type_oid(kind) for kind in Kind}) == len(Kind)
+
+
+def test_V44_a_vector_is_a_blob_of_finite_floats() -> None:
+    """Text, numbers, bytes that are no floats, NaN and infinities are defects; everything else comes back to the bit."""
+    assert code_of(Kind.VECTOR, text("[1,2]")) == DefectCode.STORAGE_CLASS
+    assert code_of(Kind.VECTOR, 7) == DefectCode.STORAGE_CLASS
+    assert code_of(Kind.VECTOR, b"") == code_of(Kind.VECTOR, b"abcde") == DefectCode.MALFORMED
+    for number in (float("nan"), float("inf"), float("-inf")):
+        assert code_of(Kind.VECTOR, struct.pack("<2f", 1.0, number)) == DefectCode.OUT_OF_RANGE
+    assert code_of(Kind.VECTOR, struct.pack("<2f", float("inf"), float("-inf"))) == DefectCode.OUT_OF_RANGE
+    assert code_of(Kind.VECTOR, bytes(4 * 16_001)) == DefectCode.OUT_OF_RANGE
+    largest = struct.pack("<I", 0x7F7FFFFF)
+    numbers = struct.pack("<3f", -0.0, 0.1, 1e-45) + largest * 15_000
+    assert stored(Kind.VECTOR, numbers) == numbers
+    assert decode_text(Kind.VECTOR, to_text(Kind.VECTOR, numbers)) == numbers
+
+
+def test_a_vector_equals_another_number_by_number() -> None:
+    """Minus zero is zero, as production says; another number, or one more, is another vector."""
+    one, minus, more = (encoder(Kind.VECTOR)(struct.pack(f"<{len(v)}f", *v)) for v in ((0.0, 1), (-0.0, 1), (0, 1, 0)))
+    assert equal(Kind.VECTOR, one, minus)
+    assert not equal(Kind.VECTOR, one, more)
+
+
+def test_an_array_that_is_no_vector_is_a_defect() -> None:
+    """An application may have written NULLs or arrays of arrays where production has no type for vectors."""
+    whole = encoder(Kind.VECTOR)(struct.pack("<2f", 1, 2))
+    for data in (b"", whole[:-1], struct.pack(">iii", 0, 0, 700), struct.pack(">i", 2) + whole[4:], whole + b"1234"):
+        with pytest.raises(ValueDefect):
+            decode_binary(Kind.VECTOR, data)

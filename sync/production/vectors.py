@@ -1,0 +1,100 @@
+"""The extension whose type vectors have in production: made where the login may, awaited where it may not.
+
+A production without it has `real[]` in its place, which takes no rows of ours: they are held as waiting for the
+extension, and everything else goes its way. As soon as the extension is there the column gets its type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import asyncpg
+
+from localstore.postgres.quoting import quote_identifier
+from localstore.schema.postgres import production_name, relation
+from localstore.schema.tables import Kind, Table
+from localstore.schema.types import TRAVELLING_VECTOR
+from sync.production.rights import as_owner
+
+EXTENSION: Final = "vector"
+WAITS_FOR: Final = f"extension {EXTENSION}"
+"""What a held row waits for in a production that cannot hold vectors yet."""
+
+
+def has_vectors(tables: Sequence[Table]) -> bool:
+    """Return whether some table has a column of vectors."""
+    return any(column.kind is Kind.VECTOR for table in tables for column in table.sent)
+
+
+async def vector_type(connection: asyncpg.Connection) -> str:
+    """Return the type for a new column of vectors: the extension's, with its schema, or `real[]` where there is none.
+
+    The extension is made if the login may. It runs in a transaction of the caller's.
+    """
+    schema = await _schema(connection)
+    if schema is None:
+        savepoint = connection.transaction()
+        await savepoint.start()
+        try:
+            await connection.execute(f"CREATE EXTENSION IF NOT EXISTS {EXTENSION}")
+        except (asyncpg.InsufficientPrivilegeError, asyncpg.FeatureNotSupportedError, asyncpg.UndefinedFileError):
+            # Not allowed, or not on this server: what needs it waits.
+            await savepoint.rollback()
+            return TRAVELLING_VECTOR
+        await savepoint.commit()
+        schema = await _schema(connection)
+        assert schema is not None
+    return f"{quote_identifier(schema)}.{EXTENSION}"
+
+
+async def admit(connection: asyncpg.Connection, target: str, tables: Sequence[Table], lock_timeout: str) -> bool:
+    """Give columns that wait for the extension its type; return whether none of them waits any more.
+
+    One query where none does. A login that may not change the tables leaves them waiting.
+    """
+    wanted = [
+        (relation(target, table.name), production_name(column.name))
+        for table in tables
+        for column in table.sent
+        if column.kind is Kind.VECTOR
+    ]
+    if not await _waiting(connection, wanted):
+        return True
+    async with connection.transaction():
+        kind = await vector_type(connection)
+        if kind == TRAVELLING_VECTOR:
+            return False
+        savepoint = connection.transaction()
+        await savepoint.start()
+        try:
+            async with as_owner(connection, lock_timeout):
+                for table, column in await _waiting(connection, wanted):
+                    name = quote_identifier(column)
+                    await connection.execute(
+                        f"ALTER TABLE {table} ALTER COLUMN {name} TYPE {kind} USING {name}::{kind}"
+                    )
+        except asyncpg.InsufficientPrivilegeError:
+            await savepoint.rollback()
+            return False
+        await savepoint.commit()
+    return True
+
+
+async def _schema(connection: asyncpg.Connection) -> str | None:
+    found: str | None = await connection.fetchval(
+        "SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = $1",
+        EXTENSION,
+    )
+    return found
+
+
+async def _waiting(connection: asyncpg.Connection, wanted: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    rows = await connection.fetch(
+        "SELECT wanted.relation, wanted.name FROM unnest($1::text[], $2::text[]) AS wanted (relation, name) "
+        "JOIN pg_attribute a ON a.attrelid = to_regclass(wanted.relation) AND a.attname = wanted.name "
+        "WHERE a.atttypid = 'real[]'::regtype",
+        [table for table, _ in wanted],
+        [column for _, column in wanted],
+    )
+    return [(row["relation"], row["name"]) for row in rows]
