@@ -6,6 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from localstore.errors import (
+    BlobDamaged,
+    BlobError,
+    BlobKeyTaken,
+    BlobNotFound,
+    BlobRefused,
+    CacheUnavailable,
     ConfigurationError,
     ForeignFile,
     InvalidIdentifier,
@@ -13,6 +19,8 @@ from localstore.errors import (
     LocalStoreError,
     MissingRights,
     NotAStore,
+    ObjectStoreDenied,
+    ObjectStoreUnavailable,
     PostgresDenied,
     PostgresError,
     PostgresUnavailable,
@@ -25,6 +33,11 @@ from localstore.errors import (
 )
 
 if TYPE_CHECKING:
+    from localstore.blobs.model import BlobInfo
+    from localstore.blobs.store import Blobs
+    from localstore.cache.cached import cached
+    from localstore.cache.interface import Cache, CacheStats
+    from localstore.cache.platforms import CacheManager, cache_manager
     from localstore.columns import DecimalText, JSONText, RawJSON, UtcDateTime, as_text
     from localstore.config import Settings
     from localstore.helpdesk import Conversation, KnowledgeArticle, ProcessingProgress, Ticket
@@ -38,6 +51,17 @@ if TYPE_CHECKING:
     from localstore.tenant import Tenant
 
 __all__ = [
+    "BlobDamaged",
+    "BlobError",
+    "BlobInfo",
+    "BlobKeyTaken",
+    "BlobNotFound",
+    "BlobRefused",
+    "Blobs",
+    "Cache",
+    "CacheManager",
+    "CacheStats",
+    "CacheUnavailable",
     "ConfigurationError",
     "Conversation",
     "DecimalText",
@@ -51,6 +75,8 @@ __all__ = [
     "LocalStoreError",
     "MissingRights",
     "NotAStore",
+    "ObjectStoreDenied",
+    "ObjectStoreUnavailable",
     "PostgresDenied",
     "PostgresError",
     "PostgresStorage",
@@ -72,10 +98,17 @@ __all__ = [
     "WrongMode",
     "WrongTenant",
     "as_text",
+    "cache_manager",
+    "cached",
     "get_storage",
 ]
 
 _LAZY = {
+    "BlobInfo": "localstore.blobs.model",
+    "Blobs": "localstore.blobs.store",
+    "Cache": "localstore.cache.interface",
+    "CacheManager": "localstore.cache.platforms",
+    "CacheStats": "localstore.cache.interface",
     "Conversation": "localstore.helpdesk",
     "DecimalText": "localstore.columns",
     "FileStorage": "localstore.storage.file",
@@ -94,6 +127,8 @@ _LAZY = {
     "TicketRepository": "localstore.helpdesk.repository",
     "UtcDateTime": "localstore.columns",
     "as_text": "localstore.columns",
+    "cache_manager": "localstore.cache.platforms",
+    "cached": "localstore.cache.cached",
     "get_storage": "localstore.storage.factory",
 }
 """What needs SQLAlchemy or pydantic, by the module that defines it: importing them takes most of a second."""

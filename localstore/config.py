@@ -24,6 +24,16 @@ POOL_MAX = 10
 """A process rarely keeps more transactions going than this; a hundred of them still fit a server behind a pooler."""
 
 
+BLOB_SIZE_MAX = 5 * 1024**3
+"""The largest object that S3 copies in one call, and so the largest that every backend treats alike."""
+
+BLOBS_GRACE_SECONDS = 7 * 86400.0
+"""An object that no row names stays this long: far longer than any upload takes, and than a mistake stays unnoticed."""
+
+CACHE_BYTES_MAX = 64 * 1024 * 1024
+"""What a company's cache folder may take: room for some ten thousand tickets, and no burden on a laptop's disk."""
+
+
 class StorageType(StrEnum):
     """Where a storage keeps its truth."""
 
@@ -42,7 +52,10 @@ class Settings(BaseSettings):
     `localstore_descriptors_max` bounds the file descriptors that open tenants use; by default half of what the
     process may have. `localstore_pool_min` and `localstore_pool_max` bound the connections to production of a process,
     and `localstore_statement_cache` the prepared statements of each, which a transaction pooler does not stand (0).
-    Secrets are `SecretStr` and never shown.
+    `localstore_blob_size_max` and `localstore_blobs_quota` bound one blob and all of a tenant's in bytes,
+    `localstore_blobs_types` lists the content types that are taken (`image/*, application/pdf`; all by default), and
+    objects that no row names are kept for `localstore_blobs_grace` seconds.
+    `localstore_cache_bytes_max` bounds each company's cache folder. Secrets are `SecretStr` and never shown.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
@@ -63,7 +76,12 @@ class Settings(BaseSettings):
     localstore_descriptors_max: int | None = Field(default=None, ge=3)
     localstore_pool_min: int = Field(default=POOL_MIN, ge=0, le=1000)
     localstore_pool_max: int = Field(default=POOL_MAX, ge=1, le=1000)
+    localstore_blob_size_max: int = Field(default=BLOB_SIZE_MAX, ge=1, le=BLOB_SIZE_MAX)
+    localstore_blobs_quota: int | None = Field(default=None, ge=0)
+    localstore_blobs_types: str | None = None
+    localstore_blobs_grace: float = Field(default=BLOBS_GRACE_SECONDS, ge=0)
     localstore_statement_cache: int = Field(default=0, ge=0, le=10_000)
+    localstore_cache_bytes_max: int = Field(default=CACHE_BYTES_MAX, ge=1024 * 1024)
 
     @classmethod
     def from_environment(cls, **overrides: Any) -> Settings:

@@ -6,17 +6,16 @@ import json
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from shlex import quote
 from threading import Lock
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from localstore.config import Settings
 from localstore.errors import NotAStore, StoreError, TenantExists, TenantNotFound
 from localstore.identifiers import check_tenant_id, is_identifier
-from localstore.models import tenant_models
 from localstore.sqlite.connection import Options
 from localstore.sqlite.database import Database
 from localstore.sqlite.permissions import FILE_MODE, FOLDER_MODE, make_folder, tighten, tighten_tenant
@@ -26,8 +25,18 @@ from localstore.sqlite.template import FILE_NAME, create_tenant
 from localstore.sqlite.threads import acquire, in_thread
 from localstore.tenant import Tenant
 
+if TYPE_CHECKING:
+    from localstore.cache.backends import Caches
+
 MARKER = ".localstore"
 """Tells an empty store from a folder that is none, and whether the folder is ours to close to others."""
+
+
+def tenant_models() -> Iterable[type[Any]]:
+    """Return every imported model. A store that is given its models, as a command's is, does not wait for SQLAlchemy."""
+    from localstore.models import tenant_models
+
+    return tenant_models()
 
 
 class LocalStore:
@@ -78,7 +87,9 @@ class LocalStore:
             known = self._tenants.get(company_id)
             if known is None:
                 opener = partial(self._open, company_id)
-                known = self._tenants[company_id] = Tenant(company_id, self.root / company_id, opener)
+                known = self._tenants[company_id] = Tenant(
+                    company_id, self.root / company_id, opener, self.settings, lambda: self._caches
+                )
             return known
 
     async def create_tenant(self, company_id: str, *, mode: str = "file") -> Tenant:
@@ -113,6 +124,8 @@ class LocalStore:
                 tenant.forget()
             self._tenants.clear()
         errors: list[Exception] = []
+        if "_caches" in self.__dict__:
+            await self._caches.close()
         for database in databases:
             try:
                 if registry().release(database):
@@ -121,6 +134,12 @@ class LocalStore:
                 errors.append(error)
         if errors:
             raise errors[0]
+
+    @cached_property
+    def _caches(self) -> Caches:
+        from localstore.cache.backends import caches_at
+
+        return caches_at(self.root, self.settings)
 
     async def _open(self, company_id: str) -> Database:
         if self._closed:
