@@ -20,6 +20,10 @@ LocalStoreError
 │   ├── BlobDamaged               the bytes that a row names are not here, or not what they were
 │   ├── ObjectStoreUnavailable    the object store cannot be reached or has no time
 │   └── ObjectStoreDenied         the object store refused the credentials or what was asked with them
+├── CacheUnavailable              the cache did not answer when it was to be emptied
+├── VectorError                   something about vectors
+│   ├── InvalidVector             an embedding, its names or a search cannot be used as they are (also a ValueError)
+│   └── VectorsUnavailable        the place where vectors are kept cannot be reached, or is not ready for them
 └── PostgresError                 something about production
     ├── PostgresUnavailable       the server cannot be reached, refused the connection or went away
     ├── PostgresDenied            the login or its password was refused
@@ -171,6 +175,32 @@ class ObjectStoreDenied(BlobError):
 
     code = "object_store_denied"
     exit_code = 6
+
+
+class CacheUnavailable(LocalStoreError):
+    """Raised when the cache was to be emptied and did not answer; in all else such a cache is a miss."""
+
+    code = "cache_unavailable"
+    retryable = True
+
+
+class VectorError(LocalStoreError):
+    """Raised when something about vectors could not be done."""
+
+    code = "vector"
+
+
+class InvalidVector(VectorError, ValueError):
+    """Raised when an embedding, its names or a search cannot be used as they are."""
+
+    code = "invalid_vector"
+
+
+class VectorsUnavailable(VectorError):
+    """Raised when the place where vectors are kept cannot be reached or is not ready for them; the rows are safe."""
+
+    code = "vectors_unavailable"
+    retryable = True
 
 
 class PostgresError(LocalStoreError):

@@ -543,7 +543,7 @@ def test_every_kind_has_a_type_of_its_own() -> None:
 
 
 def test_V44_a_vector_is_a_blob_of_finite_floats() -> None:
-    """Text, numbers, bytes that are no floats, NaN and infinities are defects; everything else comes back to the bit."""
+    """Text, numbers, bytes that are no floats, NaN and infinities are defects; all else comes back to the bit."""
     assert code_of(Kind.VECTOR, text("[1,2]")) == DefectCode.STORAGE_CLASS
     assert code_of(Kind.VECTOR, 7) == DefectCode.STORAGE_CLASS
     assert code_of(Kind.VECTOR, b"") == code_of(Kind.VECTOR, b"abcde") == DefectCode.MALFORMED

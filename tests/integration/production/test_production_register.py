@@ -21,6 +21,7 @@ from localstore.schema.postgres import (
     staging_relation,
 )
 from localstore.schema.tables import Column, ForeignKey, Index, Kind, Table
+from localstore.schema.types import travelling_type
 from sync.errors import UnknownSchema, UnsupportedTable
 from sync.production import describe, describe_all, differences, prepare, register, registered
 
@@ -64,6 +65,7 @@ async def test_every_kind_has_its_type_in_production_and_twice_in_staging(ready:
         "uuid": "uuid",
         "json": "jsonb",
         "blob": "bytea",
+        "vector": "vector",
     }
     assert production.required == ("company_id", "id", "text")
     staged = await ready.fetch(
@@ -75,7 +77,7 @@ async def test_every_kind_has_its_type_in_production_and_twice_in_staging(ready:
     assert names[:9] == ["batch", "chunk", "ordinal", "op", "changed", "defect", "key_text", "reason", "detail"]
     assert names[9:] == [name for place in range(len(shape.sent)) for name in (f"n{place}", f"b{place}")]
     kinds = [row[1] for row in staged[9:]]
-    assert kinds[::2] == kinds[1::2] == [production.columns[column.name].type for column in shape.sent]
+    assert kinds[::2] == kinds[1::2] == [travelling_type(column.kind) for column in shape.sent]
 
 
 async def test_registered_gives_back_what_was_registered(world: World) -> None:

@@ -1,0 +1,140 @@
+"""Vectors in a tenant's file: made when needed, never older than what any tool wrote, whole after a kill."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from localstore import LocalStore
+from localstore.errors import StoreError
+from localstore.vectors import HashingEmbedder
+from localstore.vectors.blocks import search
+from localstore.vectors.matrices import Matrices
+from localstore.vectors.values import METRICS, check_query
+from tests.contract.test_vectors import crowd, told
+
+BATCH = 50
+
+PUTTING = f"""
+import asyncio, sys
+import numpy as np
+from localstore import LocalStore
+from localstore.vectors import Vector
+
+async def main():
+    vectors = LocalStore(sys.argv[1], models=[]).tenant("acme").vectors
+    random = np.random.default_rng(1)
+    for batch in range(1_000_000):
+        rows = random.normal(size=({BATCH}, 32))
+        await vectors.put_many([Vector(f"{{batch}}/{{at}}", row) for at, row in enumerate(rows)], model="m")
+        print(batch, flush=True)
+
+asyncio.run(main())
+"""
+
+
+async def test_the_table_is_made_with_the_first_vector_and_captured_from_then_on(tmp_path: Path) -> None:
+    """A tenant without vectors has no table of them, asking makes none, and each later write leaves a mark."""
+    async with LocalStore(tmp_path, models=[]) as store:
+        vectors = store.tenant("acme").vectors
+        assert (await vectors.count(), await vectors.search([1], model="m")) == (0, [])
+        database = store.tenant("acme").database
+        assert not database.tables
+        await vectors.put("kb/1", [1, 2], model="m")
+        assert [table.name for table in database.tables] == ["vectors"]
+        marks = "SELECT count(*) FROM localstore_marks"
+        assert await database.read(lambda file: file.execute(marks).fetchone()) == (1,)
+        await vectors.put("kb/1", [1, 2], model="m")
+        assert await database.read(lambda file: file.execute(marks).fetchone()) == (1,)
+    async with LocalStore(tmp_path, models=[]) as store:
+        assert [match.item for match in await store.tenant("acme").vectors.search([1, 2], model="m")] == ["kb/1"]
+
+
+async def test_a_search_sees_what_another_tool_wrote(tmp_path: Path) -> None:
+    """The shell inserts, changes and deletes; each next search knows, and what is no vector is left out."""
+    async with LocalStore(tmp_path, models=[]) as store:
+        vectors = store.tenant("acme").vectors
+        await vectors.put("kb/1", [1, 0], model="m")
+        shell = sqlite3.connect(tmp_path / "acme" / "store.db", isolation_level=None)
+
+        async def found() -> list[str]:
+            return [match.item for match in await vectors.search([1, 0], model="m")]
+
+        assert await found() == ["kb/1"]
+        insert = "INSERT INTO vectors (company_id, model, item, embedding, metadata) VALUES ('acme', 'm', ?, ?, ?)"
+        for item, value in (("kb/2", struct.pack("<2f", 2, 1)), ("kb/3", "text"), ("kb/4", b"123"), ("kb/5", None)):
+            shell.execute(insert, (item, value, None))
+        shell.execute(insert, ("kb/6", struct.pack("<2f", float("nan"), 1), "{"))
+        shell.execute(insert, ("kb/7", struct.pack("<2f", 0, 1), "no JSON"))
+        assert await found() == ["kb/1", "kb/2", "kb/7"]
+        assert not await vectors.search([1, 0], model="m", where={"a": 1})
+        shell.execute("UPDATE vectors SET embedding = ? WHERE item = 'kb/1'", (struct.pack("<2f", -1, 0),))
+        assert await found() == ["kb/2", "kb/7", "kb/1"]
+        shell.execute("DELETE FROM vectors WHERE item = 'kb/2'")
+        assert await found() == ["kb/7", "kb/1"]
+        shell.execute("ALTER TABLE vectors RENAME TO others")
+        shell.execute("CREATE TABLE vectors (a)")
+        shell.close()
+    with pytest.raises(StoreError):
+        async with LocalStore(tmp_path, models=[]) as store:
+            await store.tenant("acme").vectors.put("kb/1", [1, 0], model="m")
+
+
+async def test_memory_is_bounded_and_changes_no_answer(tmp_path: Path) -> None:
+    """Models beyond the limit make room for each other, and one that never fits is read block by block."""
+    async with LocalStore(tmp_path, models=[]) as store:
+        tenant = await store.tenant("acme").open()
+        vectors = crowd(400, 16, 3)
+        for model in ("a", "b", "c"):
+            await tenant.vectors.put_many(vectors, model=model)
+        one = 400 * (16 * 4 + 300)
+        for limit in (10 * one, 2 * one, 1000):
+            kept = Matrices(limit)
+            for model in ("a", "b", "a", "c"):
+                for metric in METRICS:
+                    query = check_query(model, np.asarray(vectors[5].embedding), 30, metric, {"even": False})
+                    answer = await tenant.database.read(
+                        lambda file, query=query, kept=kept: search(  # type: ignore[misc]
+                            kept.blocks(tenant.database, file, query.model, 16), query
+                        )
+                    )
+                    whole = await tenant.vectors.search(
+                        query.embedding, model=model, k=30, metric=metric, where={"even": False}
+                    )
+                    assert told(answer) == told(whole)
+                assert kept.bytes <= limit
+        assert kept.bytes == 0
+
+
+async def test_a_put_killed_in_the_middle_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    """What a call returned from survives SIGKILL, and of the one that was cut off no part is seen."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PUTTING, str(tmp_path)], stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    with process:
+        assert process.stdout is not None
+        returned = [int(process.stdout.readline()) for _ in range(10)][-1]
+        process.send_signal(signal.SIGKILL)
+        returned = max([returned, *map(int, process.stdout.read().split())])
+    async with LocalStore(tmp_path, models=[]) as store:
+        vectors = store.tenant("acme").vectors
+        count = await vectors.count("m")
+        assert count % BATCH == 0
+        assert count // BATCH - 1 >= returned
+        assert len(await vectors.search(np.ones(32), model="m", k=count)) == count
+
+
+async def test_the_hashing_embedder_is_the_same_on_every_machine() -> None:
+    """It gives unit vectors that depend on the words alone, also for texts without any."""
+    embedder = HashingEmbedder()
+    assert embedder.model == "hashing-64"
+    assert np.allclose(np.linalg.norm(embedder.embed("")), 1)
+    assert np.array_equal(embedder.embed("Printer offline"), embedder.embed("OFFLINE, printer!"))
+    assert np.flatnonzero(HashingEmbedder(16).embed("printer")).tolist() == [14]
