@@ -33,7 +33,7 @@ MARKER = ".localstore"
 
 
 def tenant_models() -> Iterable[type[Any]]:
-    """Return every imported model. A store that is given its models, as a command's is, does not wait for SQLAlchemy."""
+    """Return every imported model; a store that is given its models, as by a command, does not wait for SQLAlchemy."""
     from localstore.models import tenant_models
 
     return tenant_models()

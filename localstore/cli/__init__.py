@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points, version
-from importlib.util import find_spec
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from typer.exceptions import TyperException
@@ -16,8 +16,20 @@ from localstore.cli.output import EXIT_USAGE, explain, fail
 from localstore.errors import ConfigurationError
 
 ENTRY_POINTS = "localstore.commands"
-BUILT_IN = frozenset({"init", "tenants", "config", "import", "export", "postgres", "schema", "backup", "restore"})
-"""Commands that need no other package, so that they start without importing one."""
+BUILT_IN: Final[Mapping[str, str]] = {
+    "init": "store",
+    "tenants": "store",
+    "config": "store",
+    "backup": "backup",
+    "restore": "backup",
+    "import": "interchange",
+    "export": "interchange",
+    "postgres": "postgres",
+    "schema": "schema",
+}
+"""Our own subcommands, each with the module beside this one whose `add_to` adds it."""
+
+VERSION: Final = "--version"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -31,10 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
-def build(*, with_added: bool = True) -> typer.Typer:
-    """Return the whole command; `with_added` also loads what other packages add to it."""
-    from localstore.cli import backup, store
-
+def build(wanted: str | None = None) -> typer.Typer:
+    """Return the whole command, or only as much of it as the subcommand `wanted` needs, which starts much faster."""
     app = typer.Typer(
         name="localstore",
         help="Tenants in SQLite files, offline, and their way into production.",
@@ -44,31 +54,30 @@ def build(*, with_added: bool = True) -> typer.Typer:
         rich_markup_mode=None,
     )
     app.callback()(_root)
-    store.add_to(app)
-    backup.add_to(app)
-    if find_spec("localstore.cli.interchange") is not None:
-        from localstore.cli.interchange import export_app, import_app
-
-        app.add_typer(import_app, name="import")
-        app.add_typer(export_app, name="export")
-    if find_spec("localstore.cli.postgres") is not None:
-        from localstore.cli.postgres import app as postgres_app
-
-        app.add_typer(postgres_app, name="postgres")
-    from localstore.cli.schema import app as schema_app
-
-    app.add_typer(schema_app, name="schema")
-    if with_added:
-        for entry_point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name):
-            _add(app, entry_point)
+    if wanted == VERSION:
+        return app
+    modules, added = _providers(wanted)
+    for module in modules:
+        import_module(f"{__name__}.{module}").add_to(app)
+    for entry_point in added:
+        _add(app, entry_point)
     return app
+
+
+def _providers(wanted: str | None) -> tuple[Sequence[str], Sequence[EntryPoint]]:
+    """Return the modules of ours and the entry points of other packages that a subcommand may come from."""
+    if wanted is not None and wanted in BUILT_IN:
+        return (BUILT_IN[wanted],), ()
+    found = sorted(entry_points(group=ENTRY_POINTS), key=lambda point: point.name)
+    named = [point for point in found if point.name == wanted]
+    # A package may add commands under other names than its entry point's; such a one is found among all.
+    return ((), named) if named else (tuple(dict.fromkeys(BUILT_IN.values())), found)
 
 
 def _run(arguments: list[str]) -> int:
     json = "--json" in arguments
     try:
-        with_added = not (arguments and arguments[0] in BUILT_IN)
-        command = typer.main.get_command(build(with_added=with_added))
+        command = typer.main.get_command(build(arguments[0] if arguments else None))
         outcome = command.main(args=arguments, prog_name="localstore", standalone_mode=False)
     except typer.Exit as stop:
         return stop.exit_code
@@ -131,7 +140,7 @@ def _show_version(asked: bool) -> None:
 
 def _root(
     _version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+        bool, typer.Option(VERSION, callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Tenants in SQLite files, offline, and their way into production."""

@@ -26,6 +26,12 @@ _NOUNS = {
 }
 
 
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to the root command."""
+    app.add_typer(import_app, name="import")
+    app.add_typer(export_app, name="export")
+
+
 @import_app.callback()
 def _import() -> None:
     """Bring data into the store."""

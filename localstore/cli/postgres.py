@@ -27,6 +27,11 @@ VersionOption = Annotated[
 UrlOption = Annotated[bool, typer.Option("--url", help="Print only the URL, with its password, for DATABASE_URL.")]
 
 
+def add_to(root: typer.Typer) -> None:
+    """Add these commands to the root command."""
+    root.add_typer(app, name="postgres")
+
+
 @app.command()
 def start(
     data: DataOption = None, version: VersionOption = None, json: JsonOption = False, quiet: QuietOption = False

@@ -15,7 +15,6 @@ from localstore.cli.options import DataOption, JsonOption, QuietOption, TenantsO
 from localstore.cli.output import printable, report, run
 from localstore.config import Settings
 from localstore.errors import ConfigurationError
-from localstore.models import tenant_models
 from localstore.sqlite.prepare import Models
 from localstore.store import LocalStore
 
@@ -43,6 +42,11 @@ DestructiveOption = Annotated[
 ]
 CONCURRENCY = 4
 ConcurrencyOption = Annotated[int, typer.Option("--concurrency", metavar="N", min=1, help="Files changed at once.")]
+
+
+def add_to(root: typer.Typer) -> None:
+    """Add these commands to the root command."""
+    root.add_typer(app, name="schema")
 
 
 @app.command()
@@ -99,6 +103,8 @@ async def _change(
 
 def import_models(modules: Iterable[str]) -> list[type[Any]]:
     """Return the models that modules define or import, in the order of their definition."""
+    from localstore.models import tenant_models
+
     found: dict[type[Any], None] = {}
     for name in modules:
         # The command may be installed elsewhere; the user's modules are where the user is.

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from threading import local
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import sqlalchemy
-from sqlalchemy.pool import NullPool
+if TYPE_CHECKING:
+    import sqlalchemy
 
 _here = local()
 
@@ -40,6 +40,9 @@ class _Borrowed:
 
 @cache
 def _engine() -> sqlalchemy.Engine:
+    import sqlalchemy
+    from sqlalchemy.pool import NullPool
+
     # One engine for all tenants, so that a statement is compiled once however many tenants run it.
     return sqlalchemy.create_engine("sqlite+pysqlite://", creator=lambda: _here.connection, poolclass=NullPool)
 

@@ -11,10 +11,8 @@ from typing import Any
 
 from localstore.errors import ConfigurationError, StoreError
 from localstore.postgres.quoting import quote_identifier
-from localstore.schema.reflect import table_from_model
 from localstore.schema.tables import Table
 from localstore.sqlite import capture
-from localstore.sqlite.alchemy import borrowed
 
 _PREPARED = "prepared"
 """The name of the fact which says for which schema and which models a file was looked at last."""
@@ -38,6 +36,10 @@ class Models:
     @cached_property
     def tables(self) -> tuple[Table, ...]:
         """Return the models' tables."""
+        if not self.models:
+            return ()
+        from localstore.schema.reflect import table_from_model
+
         return tuple(table_from_model(model) for model in self.models)
 
     @cached_property
@@ -94,6 +96,8 @@ def _create(connection: sqlite3.Connection, tables: Iterable[Any]) -> None:
         by_metadata.setdefault(table.metadata, []).append(table)
     if not by_metadata:
         return
+    from localstore.sqlite.alchemy import borrowed
+
     with borrowed(connection) as borrower:
         for metadata, those in by_metadata.items():
             metadata.create_all(borrower, tables=those, checkfirst=False)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -18,7 +20,7 @@ from sync.link import Link
 from sync.production import ProductionTable, describe_all, differences, register, registered
 from sync.production.register import LOCK_TIMEOUT
 from sync.production.rights import as_owner
-from sync.schema.compare import Known, compare
+from sync.schema.known import Known
 from sync.schema.wanted import KINDS, WantedTable, merge
 
 if TYPE_CHECKING:
@@ -134,7 +136,10 @@ async def _steps(connection: asyncpg.Connection, link: Link, wanted: Mapping[str
     known = Known(
         link.target, await describe_all(connection, link.target, wanted), await registered(connection, link.target)
     )
-    return await compare(link.server, link.timeout, known, wanted)
+    # Alembic takes as long to import as all of ours together, and no other command needs it.
+    comparing = await asyncio.to_thread(import_module, "sync.schema.compare")
+    steps: tuple[Step, ...] = await comparing.compare(link.server, link.timeout, known, wanted)
+    return steps
 
 
 async def _apply(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import StringIO
 from typing import Any, Final
 
@@ -23,14 +23,13 @@ from sqlalchemy.types import TypeEngine, UserDefinedType
 from localstore.postgres.connect import connect
 from localstore.postgres.quoting import quote_identifier
 from localstore.postgres.server import Server
-from localstore.schema.postgres import create_table, production_columns, production_name
+from localstore.schema.postgres import create_table, production_name
 from localstore.schema.steps import NULLABLE, Action, Step, renames
 from localstore.schema.tables import Kind
 from localstore.schema.types import PRODUCTION_TYPES
 from sync.errors import UnsupportedTable
 from sync.production.compare import fits
-from sync.production.describe import ProductionTable
-from sync.production.registry import Registered
+from sync.schema.known import Known
 from sync.schema.wanted import KINDS, WantedTable
 
 
@@ -58,24 +57,6 @@ _TYPES: Final[Mapping[Kind, TypeEngine[Any]]] = {
     Kind.BLOB: postgresql.BYTEA(),
     Kind.VECTOR: _Vector(),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What production has of a target: its tables by local name, and the shapes that were registered."""
-
-    target: str
-    present: Mapping[str, ProductionTable]
-    registered: Mapping[tuple[str, str], Registered]
-
-    def was_ours(self, table: str, column: str) -> bool:
-        """Return whether some registered shape of the table has the column; other columns are production's own."""
-        return any(
-            column == name
-            for (registered, _), entry in self.registered.items()
-            if registered == table
-            for name, _, _ in production_columns(entry.table)
-        )
 
 
 async def compare(server: Server, timeout: float, known: Known, wanted: Mapping[str, WantedTable]) -> tuple[Step, ...]:
