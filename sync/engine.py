@@ -10,26 +10,25 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from uuid import UUID, uuid4
 
-import asyncpg
-
 from sync import history, ledger, pipeline, reports, takeback
 from sync.config import SyncSettings
 from sync.decisions import Conflicts, Quarantine
 from sync.errors import HeldRows
 from sync.link import Link
+from sync.modes import Modes
 from sync.outcome import Outcome
 from sync.plan import Plan, PlannedBatch
-from sync.production import register, registered
+from sync.production import register
 from sync.pulling import Pulls
 from sync.releases import release_batch
 from sync.results import Result, TenantResult, sum_tables
 from sync.schema import Schema
-from sync.status import TARGET, VERIFIED_AT, Status, now_text, read_status, remember
+from sync.status import TARGET, Status, read_status, remember
 from sync.steps.acknowledge import acknowledge
-from sync.steps.verify import Verified, verify
+from sync.steps.verify import Verified
+from sync.verifying import verified
 
 if TYPE_CHECKING:
-    from localstore.sqlite.database import Database
     from localstore.store import LocalStore
 
 
@@ -48,6 +47,7 @@ class SyncEngine(Pulls):
         self.conflicts = Conflicts(self)
         self.quarantine = Quarantine(self)
         self.schema = Schema(self)
+        self.modes = Modes(self)
 
     async def __aenter__(self) -> Self:
         """Return the engine."""
@@ -248,15 +248,7 @@ class SyncEngine(Pulls):
             async with self.database(tenant) as database:
                 link = await self.link(await self.target(database))
                 await link.run(partial(acknowledge, database=database))
-
-                async def compare(
-                    connection: asyncpg.Connection, database: Database = database, link: Link = link
-                ) -> Verified:
-                    known = await registered(connection, link.target)
-                    return await verify(connection, database, link.target, known)
-
-                found.append(await link.run(compare))
-                await database.write(lambda file: remember(file, VERIFIED_AT, now_text()))
+                found.append(await verified(link, database))
         return found
 
     async def log(self, tenants: Sequence[str] | None = None, *, limit: int = 50) -> history.Log:

@@ -10,12 +10,14 @@ LocalStoreError
     │   ├── NotPrepared           the database was never prepared for sync
     │   ├── HeldRows              a batch has rows that production cannot take, and none were to be held
     │   ├── TooManyDeletes        a batch deletes more rows of a table than is allowed unasked
-    │   └── BatchWithdrawn        the batch was given up; its changes travel in a later one
+    │   ├── BatchWithdrawn        the batch was given up; its changes travel in a later one
+    │   └── NotReady              a tenant's mode cannot be changed yet; it is as it was
     ├── StalePlan                 production moved since the plan was made
     ├── BatchNotFound             production's ledger knows no such batch
     ├── PromotionFailed           a promotion came to no end and was rolled back whole
     ├── BundleNotWritten          a bundle could not be written to the disk
     ├── DamagedBundle             a bundle is not what was sealed
+    ├── ModeInDoubt               the connection was lost while production was told a tenant's new mode
     └── NothingToDo               what was asked for is done already, or there is nothing to do it to
 """
 
@@ -83,6 +85,19 @@ class BatchWithdrawn(SyncRefused):
     """Raised when a batch was given up; its changes travel in a later one."""
 
     code = "batch_withdrawn"
+
+
+class NotReady(SyncRefused):
+    """Raised when something stands in the way of a change of a tenant's mode, which is as it was; the hint names it."""
+
+    code = "not_ready"
+
+
+class ModeInDoubt(SyncError):
+    """Raised when nobody knows whether production took a tenant's new mode; until then the file takes no writes."""
+
+    code = "mode_in_doubt"
+    retryable = True
 
 
 class StalePlan(SyncError):

@@ -92,6 +92,18 @@ async def chain(connection: asyncpg.Connection, company: str, replica: UUID, epo
     return [_read(row) for row in rows]
 
 
+async def was_promoted(connection: asyncpg.Connection, company: str) -> bool:
+    """Return whether any batch of the company ever took effect."""
+    return bool(
+        await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM localstore.ledger WHERE company_id = $1 AND kind = 'push' "
+            "AND state = ANY ($2::text[]))",
+            company,
+            list(IN_EFFECT),
+        )
+    )
+
+
 async def states(connection: asyncpg.Connection, batches: list[UUID]) -> dict[UUID, str]:
     """Return the states of those batches that the ledger knows."""
     rows = await connection.fetch("SELECT batch, state FROM localstore.ledger WHERE batch = ANY($1)", batches)

@@ -11,6 +11,7 @@ import asyncpg
 
 from localstore.sqlite.database import Database
 from sync import batches, ledger
+from sync.authority import begins_in, may_send
 from sync.batches import LocalBatch
 from sync.bundle import Bundle, Sealed
 from sync.errors import HeldRows, NotPrepared, PromotionFailed, StalePlan
@@ -35,16 +36,24 @@ async def open_production(connection: asyncpg.Connection, target: str, *, prepar
     await require_rights(connection)
 
 
-async def send(connection: asyncpg.Connection, database: Database, target: str) -> tuple[UUID, ...]:
-    """Seal what is pending and stage all that production lacks; return the batches that were staged."""
+async def send(
+    connection: asyncpg.Connection, database: Database, target: str, *, closing: bool = False
+) -> tuple[UUID, ...]:
+    """Seal what is pending and stage all that production lacks; return the batches that were staged.
+
+    Where production is the truth nothing is sent, but for the last changes of a file that is about to be its copy
+    (`closing`).
+    """
     await acknowledge(connection, database)
+    if not closing and not await may_send(connection, database):
+        return ()
     await release_vectors(connection, database, target)
     await seal(database, target)
     unstaged = (await acknowledge(connection, database)).unstaged
     for batch in unstaged:
         sealed = _sealed(database, batch)
         await register(connection, target, sealed.head.tables)
-        await stage(connection, sealed, target, database.identity.mode)
+        await stage(connection, sealed, target, await database.read(begins_in))
     return tuple(batch.batch for batch in unstaged)
 
 

@@ -7,10 +7,9 @@ from dataclasses import replace
 from functools import partial
 from time import monotonic
 
-import asyncpg
-
 from localstore.errors import ConfigurationError, TenantNotFound
 from sync.access import Access
+from sync.authority import mode_of
 from sync.results import Result, TenantResult
 from sync.steps.pull import pull
 
@@ -39,7 +38,7 @@ class Pulls(Access):
         async def one(tenant: str) -> TenantResult:
             began = monotonic()
             if not rebase and not await self.is_local(tenant):
-                await self._make(tenant)
+                await self.make(tenant)
             async with self.database(tenant) as database:
                 link = await self.link(await self.target(database))
                 result = await link.run(partial(pull, database=database, target=link.target, rebase=rebase))
@@ -47,25 +46,18 @@ class Pulls(Access):
 
         return await self.each(await self.tenants(tenants), one)
 
-    async def _make(self, tenant: str) -> None:
-        """Make an empty tenant for what production has of it."""
+    async def make(self, tenant: str) -> None:
+        """Make an empty tenant, in the mode that it has in production, for what production has of it."""
         if self._store is None:
             raise ConfigurationError(
                 "a pull needs a store to write to, and none was given", hint="name the store with --data DIR"
             )
 
-        async def known(connection: asyncpg.Connection) -> bool:
-            return bool(
-                await connection.fetchval(
-                    "SELECT EXISTS (SELECT FROM localstore.tenants WHERE company_id = $1)", tenant
-                )
-            )
-
-        link = await self.link()
-        if not await link.run(known):
+        mode = await (await self.link()).run(partial(mode_of, company=tenant))
+        if mode is None:
             raise TenantNotFound(
                 f"there is no tenant {tenant}, neither here nor in production",
                 hint="`localstore sync log` lists production's batches with their tenants",
                 tenant=tenant,
             )
-        await self._store.create_tenant(tenant)
+        await self._store.create_tenant(tenant, mode=mode)

@@ -17,8 +17,10 @@ from localstore.errors import StoreBusy
 from localstore.schema.tables import address
 from localstore.sqlite.database import Database
 from localstore.sqlite.layout import read_catalogue
+from localstore.sqlite.mode import opened
 from sync import batches, ledger
 from sync import cursor as cursors
+from sync.authority import follow, mode_of
 from sync.cursor import AGAIN_MAX, CURSOR, Cursor
 from sync.errors import SyncRefused
 from sync.mirror import REVISION, mirror_held
@@ -45,8 +47,10 @@ async def pull(
 
     With `rebase` the file becomes a new replica that stands on production's state: whole tables are compared, and
     what it still had to send is merged.
+    The file follows the tenant's mode in production, in the same transaction.
     """
     for _ in range(ATTEMPTS_MAX):
+        mode = await mode_of(connection, database.company_id)
         await (mirror_held(connection, database) if rebase else _contact(connection, database))
         known = await registered(connection, target)
         tables = await pulled_tables(connection, database, known)
@@ -69,8 +73,10 @@ async def pull(
                 await _withdraw_open(connection, database, target, seen)
             # No batch is sealed from marks that are being rewritten.
             async with alone(database.path.parent):
+                if await mode_of(connection, database.company_id) != mode:
+                    raise Behind
                 work = partial(_apply, incoming=incoming, seen=seen, before=before, company=database.company_id)
-                applied = await database.write(partial(work, rebase=rebase))
+                applied = await database.write(partial(work, mode=mode, rebase=rebase))
         except Behind:
             continue
         except Shares as shared:
@@ -78,8 +84,7 @@ async def pull(
             continue
         finally:
             incoming.close()
-        if rebase:
-            await database.refresh()
+        await database.refresh()
         return _result(database.company_id, applied, rebase=rebase)
     raise StoreBusy(
         "batches were sealed and promoted all the while, so that the pull came to no end; nothing was changed",
@@ -109,7 +114,14 @@ async def _withdraw_open(connection: asyncpg.Connection, database: Database, tar
 
 
 def _apply(
-    connection: sqlite3.Connection, *, incoming: Incoming, seen: Seen, before: str | None, company: str, rebase: bool
+    connection: sqlite3.Connection,
+    *,
+    incoming: Incoming,
+    seen: Seen,
+    before: str | None,
+    company: str,
+    mode: str | None,
+    rebase: bool,
 ) -> Applied:
     if cursors.read(connection) != before:
         raise Behind
@@ -118,9 +130,11 @@ def _apply(
         # A promotion held rows, or a rollback took some back, since the file heard of it last.
         raise Behind
     application = Application(connection, company, read_catalogue(connection), incoming, seen, rebase=rebase)
-    applied = application.run()
+    with opened(connection):
+        applied = application.run()
     if rebase:
         _become_new(connection, application.stands.promoted_to)
+    follow(connection, mode)
     remember(connection, CURSOR, _moved(seen.cursor, applied).to_text())
     remember(connection, TARGET, seen.cursor.origin.target)
     return applied
