@@ -78,7 +78,7 @@ class Tenant:
 
     @cached_property
     def cache(self) -> Cache:
-        """Return the tenant's cache: in Redis where REDIS_URL is set, else in its folder. It follows the file's rows."""
+        """Return the tenant's cache: in Redis where REDIS_URL is set, else in its folder."""
         from localstore.cache.changes import FileChanges
 
         return self._caches().of(self.company_id, changes=FileChanges(self._opened))

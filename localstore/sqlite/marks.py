@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from localstore.schema.tables import Table
+from localstore.sqlite import generations
 from localstore.sqlite.layout import read_catalogue
 
 INSERT: Final = 1
@@ -57,8 +58,9 @@ def trim(connection: sqlite3.Connection, up_to: int) -> int:
     """Delete the marks up to and including `up_to` but the newest, and return how many went.
 
     The newest mark stays because SQLite gives a new row the highest number plus one: with it gone, numbers would
-    come back. Running this twice is safe.
+    come back. How far each table was is kept, for what compares generations. Running this twice is safe.
     """
+    generations.keep(connection, up_to)
     return connection.execute(
         "DELETE FROM localstore_marks WHERE seq <= ? AND seq < (SELECT max(seq) FROM localstore_marks)", (up_to,)
     ).rowcount

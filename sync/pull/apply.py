@@ -13,6 +13,7 @@ from secrets import randbits
 
 from localstore.codec import Bindable, ValueDefect, decode_binary, equal
 from localstore.schema.tables import Kind, parents_first
+from localstore.sqlite import generations
 from localstore.sqlite import marks as captured
 from localstore.sqlite.layout import CatalogueEntry
 from sync import batches
@@ -27,6 +28,8 @@ from sync.pull.three_way import Pending, Verdict, settle
 from sync.pull.waiting import pending_rows, standing
 from sync.results import COUNTS
 from sync.verify.frames import Fields
+
+_CHANGES = ("inserted", "updated", "deleted")
 
 
 class Shares(Exception):
@@ -373,6 +376,7 @@ class Application:
     def _settle_marks(self) -> None:
         """Delete the marks that this pull made and those it settled, and write those of what stays pending."""
         newest = self.stands.newest
+        self._move_generations(newest)
         if self._triggers or self._ledger.deleted:
             for table in self._tables.values():
                 self._drop_own(table, newest, captured.newest(self._connection))
@@ -385,6 +389,20 @@ class Application:
         for (name, _), written in self._ledger.rewritten.items():
             marks.write(self._connection, self._tables[name], written)
         marks.keep_counting_from(self._connection, newest)
+
+    def _move_generations(self, newest: int) -> None:
+        """Tell what was made from the rows of the file that they changed: the marks that say so are about to go."""
+        told = self._ledger.applied.tables
+        # What went with a deleted row is not counted, and the foreign keys may have reached any table.
+        changed = {
+            table.entry.id
+            for name, table in self._tables.items()
+            if self._ledger.deleted or any(told.get(name, {}).get(what) for what in _CHANGES)
+        }
+        marked = self._connection.execute(
+            "SELECT DISTINCT tbl FROM main.localstore_marks WHERE seq > ? AND tbl IS NOT NULL", (newest,)
+        )
+        generations.move(self._connection, changed | {table for (table,) in marked})
 
     def _drop_own(self, table: LocalTable, after: int, up_to: int) -> None:
         name = table.table.name

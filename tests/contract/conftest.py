@@ -16,6 +16,8 @@ from localstore.postgres.connect import Server, connection_to
 from localstore.postgres.quoting import quote_identifier, quote_literal
 from localstore.storage.tables import storage_tables
 from sync.production import prepare, register
+from tests.contract.caches import cache_backend, caches  # noqa: F401 - fixtures
+from tests.contract.redis_server import redis_server  # noqa: F401 - a fixture
 
 BACKENDS = ("file", "postgresql")
 
