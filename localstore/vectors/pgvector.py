@@ -85,18 +85,21 @@ class PgVectors(VectorsInterface):
                 "set_config('hnsw.ef_search', $1, true)",
                 str(min(max(asked.k, candidates), CANDIDATES_MAX)),
             )
-            kind = f"{schema}.vector({asked.dimension})"
             rows = await connection.fetch(
-                "SELECT t.item, t.content_hash, t.metadata::text AS metadata, "
-                f"(t.embedding::{kind}) OPERATOR({schema}.<=>) ($2::real[])::{kind} AS distance FROM {self._table} t "
-                # The index's condition is only known to hold where these two are written out.
-                f"WHERE t.company_id = $1 AND t.model = {quote_literal(asked.model)} "
-                f"AND t.dimension = {asked.dimension} ORDER BY distance LIMIT $3",
-                self._company,
-                asked.embedding.tolist(),
-                asked.k,
+                self.nearest_statement(asked, schema), self._company, asked.embedding.tolist(), asked.k
             )
         return [_match(row, "cosine") for row in rows]
+
+    def nearest_statement(self, query: Query, schema: str) -> str:
+        """Return the statement behind `nearest`: $1 the company, $2 the query's numbers, $3 how many."""
+        kind = f"{schema}.vector({query.dimension})"
+        return (
+            "SELECT t.item, t.content_hash, t.metadata::text AS metadata, "
+            f"(t.embedding::{kind}) OPERATOR({schema}.<=>) ($2::real[])::{kind} AS distance FROM {self._table} t "
+            # The index's condition is only known to hold where these two are written out.
+            f"WHERE t.company_id = $1 AND t.model = {quote_literal(query.model)} AND t.dimension = {query.dimension} "
+            "ORDER BY distance LIMIT $3"
+        )
 
     async def _put(self, model: str, vectors: list[Stored]) -> None:
         async with self._transaction() as connection:

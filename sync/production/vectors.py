@@ -11,15 +11,24 @@ from typing import Final
 
 import asyncpg
 
-from localstore.postgres.quoting import quote_identifier
+from localstore.postgres.policies import COMPANY_SETTING, READER
+from localstore.postgres.quoting import quote_identifier, quote_literal
 from localstore.schema.postgres import production_name, relation
 from localstore.schema.tables import Kind, Table
 from localstore.schema.types import TRAVELLING_VECTOR
+from localstore.vectors.table import VECTORS
 from sync.production.rights import as_owner
 
 EXTENSION: Final = "vector"
 WAITS_FOR: Final = f"extension {EXTENSION}"
 """What a held row waits for in a production that cannot hold vectors yet."""
+
+
+INDEXED_ROWS_MIN: Final = 10_000
+"""A search reads the company's own vectors alone; fewer than these are measured one by one in no time."""
+
+INDEXED_DIMENSIONS_MAX: Final = 2_000
+"""pgvector's own limit for an index."""
 
 
 def has_vectors(tables: Sequence[Table]) -> bool:
@@ -79,6 +88,43 @@ async def admit(connection: asyncpg.Connection, target: str, tables: Sequence[Ta
             return False
         await savepoint.commit()
     return True
+
+
+async def index_vectors(
+    connection: asyncpg.Connection, target: str, company: str, rows_min: int = INDEXED_ROWS_MIN
+) -> tuple[str, ...]:
+    """Make an HNSW index for each model of which the company has many vectors; return the names of these indexes.
+
+    An index covers one model and dimension, of all companies. It is made in one piece, and writers of vectors wait
+    meanwhile, so it is an owner's command that asks for it and never a push. Runs again freely.
+    """
+    table = relation(target, VECTORS.name)
+    names = []
+    async with connection.transaction():
+        await connection.execute(f"SET LOCAL ROLE {quote_identifier(READER)}")
+        await connection.execute("SELECT set_config($1, $2, true)", COMPANY_SETTING, company)
+        schema = await _schema(connection)
+        if schema is None or await connection.fetchval("SELECT to_regclass($1) IS NULL", table):
+            return ()
+        models = await connection.fetch(
+            f"SELECT model, dimension FROM {table} WHERE company_id = $1 AND dimension <= $2 "
+            "GROUP BY model, dimension HAVING count(*) >= $3 ORDER BY model, dimension",
+            company,
+            INDEXED_DIMENSIONS_MAX,
+            rows_min,
+        )
+        await connection.execute("SET LOCAL ROLE NONE")
+        kind = quote_identifier(schema)
+        for model, dimension in models:
+            name = production_name(f"{VECTORS.name}_{model}_{dimension}_hnsw")
+            async with as_owner(connection):
+                await connection.execute(
+                    f"CREATE INDEX IF NOT EXISTS {quote_identifier(name)} ON {table} USING hnsw "
+                    f"((embedding::{kind}.vector({dimension})) {kind}.vector_cosine_ops) "
+                    f"WHERE model = {quote_literal(model)} AND dimension = {dimension}"
+                )
+            names.append(name)
+    return tuple(names)
 
 
 async def _schema(connection: asyncpg.Connection) -> str | None:
