@@ -31,7 +31,7 @@ _UNFINISHED: Final = ".cache.db."
 _APPLICATION_ID: Final = 0x4C535443
 """The letters LSTC."""
 
-BUSY_SECONDS: Final = 2.0
+BUSY_SECONDS: Final = 1.0
 """Another process that writes for longer than this is not worth waiting for: a miss is cheaper."""
 
 
@@ -99,6 +99,7 @@ def create(folder: Path) -> None:
 
 def connect(folder: Path) -> tuple[sqlite3.Connection, FileId]:
     """Open the folder's database; raises Damaged unless it is a sound copy of what `create` makes."""
+    check_folder(folder.parent)
     check_folder(folder)
     tighten(folder, FOLDER_MODE)
     file_id = identify(folder)

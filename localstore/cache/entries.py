@@ -118,7 +118,8 @@ class Entries(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
 
     def shrink(self) -> None:
         """Give the free pages back to the disk."""
-        self.connection.execute("PRAGMA incremental_vacuum").fetchall()
+        # `execute` takes the first page for a statement without a result, and stops there.
+        self.connection.executescript("PRAGMA incremental_vacuum")
 
     def tidy(self) -> None:
         """Delete what has expired, and the entries stored longest ago when there is more than there is room for."""
@@ -129,14 +130,19 @@ class Entries(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
         if self.volume() <= self.bytes_max:
             return
         evicted, now = 0, time.time()
-        while self.volume() > self.bytes_max * KEPT_OF_LIMIT:
-            rows = self.connection.execute(
-                "SELECT rowid, expire_time FROM Cache ORDER BY store_time LIMIT ?", (EVICTED_AT_ONCE,)
-            ).fetchall()
-            if not rows:
+        while (excess := self.volume() - self.bytes_max * KEPT_OF_LIMIT) > 0:
+            gone: list[tuple[int]] = []
+            for rowid, expires, size in self.connection.execute(
+                "SELECT rowid, expire_time, length(value) FROM Cache ORDER BY store_time LIMIT ?", (EVICTED_AT_ONCE,)
+            ):
+                gone.append((rowid,))
+                evicted += expires is None or expires > now
+                excess -= size or 0
+                if excess <= 0:
+                    break
+            if not gone:
                 break
-            self.connection.executemany("DELETE FROM Cache WHERE rowid = ?", [(rowid,) for rowid, _ in rows])
-            evicted += sum(expires is None or expires > now for _, expires in rows)
+            self.connection.executemany("DELETE FROM Cache WHERE rowid = ?", gone)
         self.add_to("evictions", evicted)
 
     # -- counts ---------------------------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ class Folder(Backend):
     async def close(self) -> None:
         """Wait for what is under way and close the connection."""
         if os.getpid() == self._process:
-            await self._lane.run(lambda _: None, writes=False)
+            await self._lane.run(_nothing, writes=False)
             await in_thread(self._close)
 
     async def _read(self, work: Callable[[Entries], T], absent: T) -> T:
@@ -186,6 +186,9 @@ class Folder(Backend):
                     database.set_aside(self.path, found)
 
     def _attempt(self, group: Sequence[Job[Entries | None]]) -> None:
+        group = [job for job in group if job.work is not _nothing]
+        if not group:
+            return
         writes = any(job.writes for job in group)
         entries = self._opened(create=writes)
         if entries is None or not writes:
@@ -241,6 +244,10 @@ class Folder(Backend):
         except RefusedEntry as error:
             self.refuse(error)
             return None
+
+
+def _nothing(_entries: Entries | None) -> None:
+    """Do nothing, after all that came before."""
 
 
 def _do(job: Job[Entries | None], entries: Entries | None) -> None:

@@ -20,7 +20,8 @@ class Folders:
 
     def acquire(self, path: Path, bytes_max: int) -> Folder:
         """Return the process's `Folder` of this path; every call needs a `release`."""
-        key = os.path.realpath(path)
+        # The store may be reached through links, a tenant's folder in it may not: two paths are never one folder.
+        key = str(Path(os.path.realpath(path.parent.parent), path.parent.name, path.name))
         with self.lock:
             folder, users = self.found.get(key, (None, 0))
             if folder is None:
