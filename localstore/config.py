@@ -64,12 +64,13 @@ class Settings(BaseSettings):
     data_path: Path = DATA_PATH_DEFAULT
     database_url: SecretStr | None = None
     database_replica_url: SecretStr | None = None
-    hybrid_use_postgres: bool = True
+    hybrid_use_postgres: bool = False
     redis_url: SecretStr | None = None
     s3_endpoint_url: str | None = None
     s3_access_key: str | None = None
     s3_secret_key: SecretStr | None = None
     s3_bucket_name: str | None = None
+    s3_region: str | None = None
     qdrant_url: SecretStr | None = None
     localstore_synchronous: Literal["FULL", "NORMAL"] = "FULL"
     localstore_busy_timeout: float = Field(default=BUSY_TIMEOUT_SECONDS, ge=0, le=3600)

@@ -84,9 +84,6 @@ class LocalObjects(Objects):
         """Remove an object that is still as old as `before`."""
         return await in_thread(partial(self._remove, object_path(digest), before))
 
-    async def close(self) -> None:
-        """Do nothing: only readers hold anything open."""
-
     # What follows runs in threads.
 
     @abstractmethod

@@ -102,10 +102,6 @@ class Objects(ABC):
             hint="read them with `localstore blobs get`, or serve them from the application with tenant.blobs.open",
         )
 
-    @abstractmethod
-    async def close(self) -> None:
-        """Give back what is held open; a second call does nothing, and a later use opens it again."""
-
 
 def object_path(digest: str) -> str:
     """Return an object's path below its tenant's folder.

@@ -198,10 +198,6 @@ class Blobs:
         before = datetime.now(UTC) - (self._limits.grace if grace is None else grace)
         return await sweep(self._index, self.objects, before)
 
-    async def close(self) -> None:
-        """Give back what is held open; a later use opens it again."""
-        await self.objects.close()
-
     async def _save(
         self, key: str, content_type: str | None, metadata: Mapping[str, Any], incoming: Incoming
     ) -> BlobInfo:

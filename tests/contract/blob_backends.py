@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from localstore import Blobs, LocalStore, Tenant
 from localstore.blobs.file_index import FileIndex
+from localstore.blobs.local_objects import DiskObjects, MemoryObjects
 from localstore.blobs.objects import Objects
+from localstore.blobs.s3_objects import S3Objects
 from localstore.blobs.store import Limits
 from localstore.blobs.types import Types
 
+if TYPE_CHECKING:
+    from tests.contract.s3_server import S3Server
+
+pytest_plugins = ["tests.contract.s3_server"]
+
+BACKENDS = ("disk", "memory", "s3")
 MIB = 1024 * 1024
 
 ObjectsOf = Callable[[str], Objects]
@@ -39,15 +52,31 @@ class World:
     def __init__(self, store: LocalStore, objects_of: ObjectsOf) -> None:
         self.store = store
         self._objects_of = objects_of
-        self._made: list[Blobs] = []
 
     def blobs(self, company: str = "wedosoft", **changed: Any) -> Blobs:
         """Return a company's blobs with these limits."""
-        made = blobs_of(self.store.tenant(company), self._objects_of(company), **changed)
-        self._made.append(made)
-        return made
+        return blobs_of(self.store.tenant(company), self._objects_of(company), **changed)
 
-    async def close(self) -> None:
-        """Close what was made."""
-        for blobs in self._made:
-            await blobs.close()
+
+@pytest.fixture(params=BACKENDS)
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+    """Give one place after the other, in which nobody has anything yet."""
+    kept: dict[str, MemoryObjects] = {}
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(LocalStore(tmp_path / "data", models=()))
+        if request.param == "disk":
+            yield World(store, lambda company: DiskObjects(tmp_path / "data" / company / "blobs"))
+        elif request.param == "memory":
+            yield World(store, lambda company: kept.setdefault(company, MemoryObjects()))
+        else:
+            server: S3Server = request.getfixturevalue("s3_server")
+            bucket = await stack.enter_async_context(server.bucket)
+            # The bucket is shared by all tests, as it is by all companies: names of its own keep each test apart.
+            apart = secrets.token_hex(4)
+            yield World(store, lambda company: S3Objects(bucket, f"{company}-{apart}"))
+
+
+@pytest.fixture
+def blobs(world: World) -> Blobs:
+    """Give one tenant's blobs."""
+    return world.blobs()

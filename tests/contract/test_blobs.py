@@ -9,6 +9,7 @@ import random
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from blake3 import blake3
@@ -21,35 +22,18 @@ from localstore import (
     Blobs,
     ConfigurationError,
     InvalidIdentifier,
-    LocalStore,
 )
-from localstore.blobs.local_objects import DiskObjects, MemoryObjects
+from localstore.blobs.model import NewBlob
 from localstore.blobs.objects import CHUNK_BYTES, object_path
 from localstore.blobs.types import Types
-from tests.contract.blob_backends import MIB, World
+
+if TYPE_CHECKING:
+    from tests.contract.blob_backends import World
+
+pytest_plugins = ["tests.contract.blob_backends"]
 
 PNG = bytes.fromhex("89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c489")
-BACKENDS = ("disk", "memory")
-
-
-@pytest.fixture(params=BACKENDS)
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
-    """Give one place after the other, empty."""
-    memory: dict[str, MemoryObjects] = {}
-    makers = {
-        "disk": lambda company: DiskObjects(tmp_path / "data" / company / "blobs"),
-        "memory": lambda company: memory.setdefault(company, MemoryObjects()),
-    }
-    async with LocalStore(tmp_path / "data", models=()) as store:
-        world = World(store, makers[request.param])
-        yield world
-        await world.close()
-
-
-@pytest.fixture
-def blobs(world: World) -> Blobs:
-    """Give one tenant's blobs."""
-    return world.blobs()
+MIB = 1024 * 1024
 
 
 def content(size: int, seed: int = 0) -> bytes:
@@ -124,7 +108,7 @@ async def test_content_from_anywhere_is_the_same_blob(blobs: Blobs, tmp_path: Pa
             await writer.write(piece)
     found.append(writer.info)
     assert {(info.hash, info.size) for info in found} == {(blake3(data).hexdigest(), size)}
-    assert [[kept.hash for kept in page] async for page in blobs.objects.pages()] == [[found[0].hash]]
+    assert [kept.hash async for page in blobs.objects.pages() for kept in page] == [found[0].hash]
     for info in found:
         async with blobs.open(info.key) as reader:
             assert b"".join([piece async for piece in reader]) == data
@@ -154,7 +138,7 @@ async def test_a_block_that_fails_keeps_nothing(blobs: Blobs) -> None:
             await writer.write(content(2 * CHUNK_BYTES))
             _ = 1 // 0
     assert await blobs.stat("broken") is None
-    assert [page async for page in blobs.objects.pages()] == []
+    assert [found async for page in blobs.objects.pages() for found in page] == []
     assert await blobs.objects.remove_unfinished(datetime.now(UTC) + timedelta(days=1)) == 0
 
 
@@ -192,10 +176,10 @@ async def test_a_sweep_takes_what_no_row_names_after_the_grace(blobs: Blobs) -> 
 
 async def test_puts_and_sweeps_at_once_lose_nothing(blobs: Blobs) -> None:
     """While sweeps without any grace run, every blob that a put returned can be read, new or brought back."""
-    names = [f"blob-{number}" for number in range(12)]
+    names = [f"blob-{number}" for number in range(6)]
 
     async def put_again_and_again(name: str) -> None:
-        for round_ in range(6):
+        for round_ in range(5):
             # Few contents, so that most puts find an object which a sweep is about to take.
             data = b"content %d" % (round_ % 3)
             await blobs.put(name, data)
@@ -219,7 +203,8 @@ async def test_lists_are_ordered_paged_and_complete(blobs: Blobs) -> None:
     """Keys come by code points, a page at a time behind `after`, only those with the prefix, however many there are."""
     keys = [f"파일/{number:04}" for number in range(1100)]
     info = await blobs.put("other", b"x")
-    await asyncio.gather(*(blobs.copy("other", key) for key in keys))
+    rows = (NewBlob(key, info.size, info.hash, info.content_type, {}) for key in keys)
+    await asyncio.gather(*(blobs._index.save(row, None) for row in rows))
     odd = ["A", "Z", "a b", "a.b", "a/b", "ab", "\U0001f600", "\uffee"]
     for key in odd:
         await blobs.put(key, b"x")
