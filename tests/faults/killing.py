@@ -1,14 +1,12 @@
 """The real command in a process of its own, which SIGKILLs itself at a named point, or is killed from outside.
 
 The product knows nothing of this: the points are wrapped around its functions inside the process that is to die.
-Processes are forked from a server that has imported everything and opened nothing, which spares each the imports.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
-import multiprocessing
 import os
 import resource
 import signal
@@ -18,11 +16,10 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from tests.forked import processes, redirect
+
 TIMEOUT_SECONDS = 120.0
 """How long a process may take: far more than it needs, so that only one that hangs fails its test."""
-
-_processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["tests.faults.preloaded"])
 
 
 def die() -> None:
@@ -69,11 +66,11 @@ def _wrap(owner: str, name: str, *, after: bool = False, nth: int = 1) -> None:
     setattr(place, name, called)
 
 
-def _before(owner: str, name: str, nth: int = 1) -> Callable[[], None]:
+def before(owner: str, name: str, nth: int = 1) -> Callable[[], None]:
     return lambda: _wrap(owner, name, nth=nth)
 
 
-def _after(owner: str, name: str, nth: int = 1) -> Callable[[], None]:
+def after(owner: str, name: str, nth: int = 1) -> Callable[[], None]:
     return lambda: _wrap(owner, name, after=True, nth=nth)
 
 
@@ -118,29 +115,37 @@ def _commit_sent() -> None:
 
 
 POINTS: dict[str, Callable[[], None]] = {
-    "the bundle's temp file is half written": _after("sync.bundle:BundleWriter", "_write_chunk", nth=2),
-    "the bundle's temp file is written": _before("pathlib:Path", "rename"),
-    "the bundle has its name but no record": _after("sync.bundle:BundleWriter", "finish"),
-    "the batch is recorded": _after("sync.pipeline", "seal"),
-    "the ledger's row is there, no chunk": _before("sync.steps.stage", "_claim"),
-    "three chunks are staged": _before("sync.steps.stage", "_claim", nth=4),
+    "the bundle's temp file is half written": after("sync.bundle:BundleWriter", "_write_chunk", nth=2),
+    "the bundle's temp file is written": before("pathlib:Path", "rename"),
+    "the bundle has its name but no record": after("sync.bundle:BundleWriter", "finish"),
+    "the batch is recorded": after("sync.pipeline", "seal"),
+    "the ledger's row is there, no chunk": before("sync.steps.stage", "_claim"),
+    "three chunks are staged": before("sync.steps.stage", "_claim", nth=4),
     "a chunk is under way": _in_copy,
-    "all chunks are there, not yet said": _before("sync.steps.stage", "analyze"),
-    "the batch is staged": _after("sync.pipeline", "stage"),
-    "all is merged, nothing committed": _after("sync.pipeline", "promote"),
+    "all chunks are there, not yet said": before("sync.steps.stage", "analyze"),
+    "the batch is staged": after("sync.pipeline", "stage"),
+    "all is merged, nothing committed": after("sync.pipeline", "promote"),
     "COMMIT is sent, its answer not read": _commit_sent,
-    "promoted, not yet confirmed": _before("sync.pipeline", "_confirm"),
-    "promoted, staging not yet swept": _before("sync.pipeline", "sweep"),
-    "promoted, not yet acknowledged": _before("sync.engine", "acknowledge"),
-    "marks trimmed, bundle still in outbox": _before("sync.steps.acknowledge", "keep"),
+    "promoted, not yet confirmed": before("sync.pipeline", "_confirm"),
+    "promoted, staging not yet swept": before("sync.pipeline", "sweep"),
+    "promoted, not yet acknowledged": before("sync.engine", "acknowledge"),
+    "marks trimmed, bundle still in outbox": before("sync.steps.acknowledge", "keep"),
 }
 """Where a push can die: the name says what was done last."""
 
 ROLLBACK_POINTS: dict[str, Callable[[], None]] = {
-    "all is taken back, nothing committed": _after("sync.takeback", "roll_back"),
-    "taken back, staging not yet swept": _before("sync.takeback", "sweep"),
+    "all is taken back, nothing committed": after("sync.takeback", "roll_back"),
+    "taken back, staging not yet swept": before("sync.takeback", "sweep"),
 }
 """Where a rollback can die."""
+
+
+def _plant(point: str) -> None:
+    """Make this process die at the point."""
+    # They are made of what is here, so here they cannot be imported before that.
+    from tests.faults.mode_points import named
+
+    (POINTS | ROLLBACK_POINTS | named())[point]()
 
 
 def _run(
@@ -153,13 +158,11 @@ def _run(
 ) -> None:
     """Be the command."""
     os.environ.update(environment)
-    with Path(output).open("w") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    redirect(Path(output))
     if chunk_rows is not None:
         importlib.import_module("sync.bundle").CHUNK_ROWS_MAX = chunk_rows  # type: ignore[attr-defined]
     if point is not None:
-        (POINTS | ROLLBACK_POINTS)[point]()
+        _plant(point)
     if file_bytes_max is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes_max, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     from localstore.cli import main
@@ -181,7 +184,7 @@ class Command:
         file_bytes_max: int | None = None,
     ) -> None:
         self.output = output
-        self._process: ForkServerProcess = _processes.Process(
+        self._process: ForkServerProcess = processes.Process(
             target=_run,
             args=(
                 tuple(map(str, arguments)),

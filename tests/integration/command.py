@@ -6,9 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.forked import be_command, processes
 
 TIMEOUT_SECONDS = 240
 _OURS = ("DATABASE_URL", "DATABASE_REPLICA_URL", "DATA_PATH", "STORAGE_TYPE", "PGPASSWORD", "PGUSER", "PGHOST")
@@ -40,9 +43,33 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def command(*arguments: str | Path, module: str = "localstore", cwd: Path | None = None, **env: str) -> Outcome:
-    """Run `python -m localstore …` to its end; a traceback is always a failure."""
+    """Run `localstore …` (or another package's command) to its end; a traceback is always a failure."""
+    given = [str(argument) for argument in arguments]
+    # Where a process of ours finds its modules is settled before it is forked.
+    forked = module == "localstore" and "PYTHONPATH" not in env
+    outcome = _forked(given, cwd, env) if forked else _started(module, given, cwd, env)
+    assert "Traceback" not in outcome.all, outcome.all
+    return outcome
+
+
+def _forked(arguments: list[str], cwd: Path | None, env: dict[str, str]) -> Outcome:
+    with tempfile.TemporaryDirectory(prefix="localstore-command-") as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        process = processes.Process(target=be_command, args=(arguments, environment(**env), cwd, out, err))
+        process.start()
+        process.join(TIMEOUT_SECONDS)
+        code = process.exitcode
+        if code is None:
+            process.kill()
+            process.join()
+            raise AssertionError(f"the command hangs; it printed: {out.read_text()}{err.read_text()}")
+        process.close()
+        return Outcome(code, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
+
+
+def _started(module: str, arguments: list[str], cwd: Path | None, env: dict[str, str]) -> Outcome:
     done = subprocess.run(
-        [sys.executable, "-m", module, *map(str, arguments)],
+        [sys.executable, "-m", module, *arguments],
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -51,9 +78,7 @@ def command(*arguments: str | Path, module: str = "localstore", cwd: Path | None
         timeout=TIMEOUT_SECONDS,
         check=False,
     )
-    outcome = Outcome(done.returncode, done.stdout, done.stderr)
-    assert "Traceback" not in outcome.all, outcome.all
-    return outcome
+    return Outcome(done.returncode, done.stdout, done.stderr)
 
 
 def sync(*arguments: str | Path, **env: str) -> Outcome:

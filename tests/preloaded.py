@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import asyncpg  # noqa: F401
+import pytest  # noqa: F401
 import stamina  # noqa: F401
 
+import localstore.cli.backup
+import localstore.cli.interchange
+import localstore.cli.postgres
+import localstore.cli.schema
 import localstore.cli.store
-import localstore.helpdesk.models  # noqa: F401
+import localstore.evolution
+import localstore.helpdesk.models
+import localstore.sqlite.rows
+import localstore.sqlite.session  # noqa: F401
 import sync.cli
 import sync.cli.demo
+import sync.schema.compare
 import sync.steps.verify  # noqa: F401
 import tests.faults.killing  # noqa: F401
