@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import asyncio
 import re
 import signal
 import sqlite3
@@ -17,6 +17,8 @@ import pytest
 
 from localstore import LocalStore
 from localstore.helpdesk import Conversation, KnowledgeArticle, ProcessingProgress, Ticket
+from localstore.postgres.connect import Server, connection_to
+from sync.steps.promote import lock_company
 from tests.integration.command import command, environment, sync
 
 COUNTS = {"inserted", "updated", "deleted", "unchanged", "conflicts", "quarantined"}
@@ -235,26 +237,31 @@ async def test_an_interrupted_push_exits_130_and_a_rerun_completes(tmp_path: Pat
     """SIGINT amid a push ends it without a traceback; the same command again brings every row once."""
     data = tmp_path / "data"
     async with LocalStore(data, models=MODELS) as store:
-        await store.tenant("acme").put_many([ticket(number, description="x" * 2_000) for number in range(6_000)])
+        await store.tenant("acme").put_many([ticket(number) for number in range(50)])
     arguments = ["sync", "push", "--promote", "--to", production, "--data", str(data)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "localstore", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
-    # The bundle's file shows that the push is under way.
-    while process.poll() is None and not any((data / "acme" / "outbox").glob("*")):
-        os.sched_yield()
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    # Another promotion of the company, so that this one is sure to be under way still.
+    async with connection_to(Server.parse(production)) as other, other.transaction():
+        await lock_company(other, "acme")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "localstore", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+        while not await other.fetchval(
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)"
+        ):
+            assert process.poll() is None, process.communicate()
+            await asyncio.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, err = await asyncio.to_thread(process.communicate, timeout=120)
     assert (process.returncode, out) == (130, "")
     assert err == "error: interrupted\nTry: run the same command again: it goes on\n"
     again = command(*arguments)
     assert again.code == 0, again.all
     (row,) = await in_production(production, "SELECT count(*) AS number FROM tickets")
-    assert row["number"] == 6_000
+    assert row["number"] == 50
     assert sync("verify", "--to", production, "--data", data).code == 0
 
 
