@@ -95,7 +95,7 @@ class Folder(Backend):
             first = False
             number, after = await self._write(partial(Entries.sweep, prefix=prefix, matches=matches, after=after))
             total += number
-        await self._run(lambda entries: entries.shrink() if entries else None, writes=False)
+        await self._run(lambda entries: None if entries is None else entries.shrink(), writes=False)
         return total
 
     async def count(self, _company_id: str, hits: int, misses: int) -> None:

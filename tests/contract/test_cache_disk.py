@@ -145,9 +145,9 @@ async def test_S3_the_json_variant_of_diskcache_is_no_way_around(disk: Caches, f
     for key in (b"x", 1, 1.5, None, ("a", 1), Bomb(tmp_path / "ran")):
         with pytest.raises(RefusedEntry):
             ours.put(key)
-    for value in ("x", 1, None, {"a": 1}, Bomb(tmp_path / "ran")):
+    for refused in ("x", 1, None, {"a": 1}, Bomb(tmp_path / "ran")):
         with pytest.raises(RefusedEntry):
-            ours.store(value, False, key="k")
+            ours.store(refused, False, key="k")
     with pytest.raises(RefusedEntry):
         ours.store(b"x", True, key="k")
     for mode, filename, value in ((4, None, bomb), (4, "a", None), (2, "a", None), (3, "a", None), (1, None, "x")):
