@@ -13,14 +13,25 @@ if TYPE_CHECKING:
     from localstore.vectors.hashing import HashingEmbedder
     from localstore.vectors.interface import VectorsInterface
     from localstore.vectors.pgvector import PgVectors
+    from localstore.vectors.qdrant import QdrantVectors
     from localstore.vectors.values import Match, Vector, content_hash
 
-__all__ = ["HashingEmbedder", "Match", "PgVectors", "Vector", "Vectors", "VectorsInterface", "content_hash"]
+__all__ = [
+    "HashingEmbedder",
+    "Match",
+    "PgVectors",
+    "QdrantVectors",
+    "Vector",
+    "Vectors",
+    "VectorsInterface",
+    "content_hash",
+]
 
 _LAZY = {
     "HashingEmbedder": "hashing",
     "Match": "values",
     "PgVectors": "pgvector",
+    "QdrantVectors": "qdrant",
     "Vector": "values",
     "Vectors": "file",
     "VectorsInterface": "interface",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +16,14 @@ import numpy as np
 import pytest
 
 from localstore import LocalStore
-from localstore.errors import InvalidIdentifier, InvalidVector
+from localstore.errors import ConfigurationError, InvalidIdentifier, InvalidVector, VectorsUnavailable
 from localstore.postgres.connect import connection_to
 from localstore.postgres.pool import Pool
 from localstore.postgres.server import Server
 from localstore.vectors import HashingEmbedder, Match, Vector, VectorsInterface, content_hash
 from localstore.vectors.pgvector import PgVectors
+from localstore.vectors.qdrant import QdrantVectors
+from localstore.vectors.qdrant_server import connect
 from localstore.vectors.table import VECTORS
 from localstore.vectors.values import METRICS, Metric
 from sync.production import prepare, register
@@ -76,12 +79,25 @@ async def pgvector_place(production: Production) -> AsyncIterator[Place]:
         await connection.execute("TRUNCATE vectors, localstore.feed")
 
 
-@pytest.fixture(params=["file", "pgvector"])
+@asynccontextmanager
+async def qdrant_place() -> AsyncIterator[Place]:
+    """Keep vectors in the server that QDRANT_URL names, else in the engine inside Qdrant's client: no server's twin."""
+    collection = f"localstore-{secrets.token_hex(6)}"
+    async with connect(os.environ.get("QDRANT_URL", "memory:")) as qdrant:
+        yield lambda company: QdrantVectors(qdrant, company, collection)
+        await qdrant.client.delete_collection(collection)
+
+
+@pytest.fixture(params=["file", "pgvector", "qdrant"])
 async def place(
     request: pytest.FixtureRequest, tmp_path: Path, production_of_vectors: Production
 ) -> AsyncIterator[Place]:
     """Give one place after the other, empty."""
-    places = {"file": lambda: file_place(tmp_path / "data"), "pgvector": lambda: pgvector_place(production_of_vectors)}
+    places = {
+        "file": lambda: file_place(tmp_path / "data"),
+        "pgvector": lambda: pgvector_place(production_of_vectors),
+        "qdrant": qdrant_place,
+    }
     async with places[request.param]() as found:
         yield found
 
@@ -254,3 +270,30 @@ async def test_a_tenant_never_reaches_another_s_vectors(place: Place) -> None:
     for wrong in ("", "../acme-2", "acme' OR '1'='1", "*"):
         with pytest.raises(InvalidIdentifier):
             await place(wrong).count()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://:secret@qdrant.example:6333", "unencrypted"),
+        ("redis://:secret@localhost", "redis URL"),
+        ("http://:secret@localhost:port", "no URL"),
+        ("file://secret/folder", "file URL"),
+        ("secret", "bare URL"),
+    ],
+)
+def test_a_url_that_cannot_be_is_refused_without_its_secret(url: str, said: str) -> None:
+    """The API key stays out of the message and the hint; so it does where the URL is a good one."""
+    with pytest.raises(ConfigurationError, match=said) as refused:
+        connect(url)
+    assert "secret" not in f"{refused.value} {refused.value.hint}"
+
+
+async def test_a_qdrant_that_does_not_answer_is_named_without_its_key() -> None:
+    """Whatever is asked of it, the error is ours and may be retried."""
+    async with connect("http://:secret@127.0.0.1:1") as qdrant:
+        vectors = QdrantVectors(qdrant, "acme")
+        with pytest.raises(VectorsUnavailable, match=r"at http://127\.0\.0\.1:1 does not answer") as failed:
+            await vectors.count()
+        assert failed.value.retryable
+        assert "secret" not in f"{failed.value} {qdrant!r} {vectors!r}"
