@@ -170,23 +170,24 @@ class Cache:
         # Asked before the value is made: a change in between then makes it look older than it is, never newer.
         states = await self._states(names)
 
-        async def look() -> bytes | None:
+        async def look() -> tuple[bytes, Any] | None:
             stored = (await self.backend.get([full]))[0]
-            return None if stored is None else self._unbound(stored, states)
+            try:
+                data, made_from = values.unbind(stored) if stored is not None else (b"", None)
+                return (data, values.decode(data)) if made_from == states else None
+            except RefusedEntry as error:
+                self._failed(error)
+                return None
 
         async def keep(data: bytes) -> None:
             if len(data) <= values.VALUE_BYTES_MAX:
                 await self.backend.set([(full, values.bind(data, states))], seconds)
 
-        try:
-            data = await look()
-            if data is not None:
-                value: T = values.decode(data)
-                await self._count(1, 0)
-                return value
-        except CacheFailure as error:
-            self._failed(error)
-        await self._count(0, 1)
+        found = await self._guarded(look(), None)
+        await self._count(int(found is not None), int(found is None))
+        if found is not None:
+            value: T = found[1]
+            return value
         made = await self._computations.once(
             (full, str(states)),
             lambda: compute(self.backend, self.namespace.lock(key), make, look=look, keep=keep),
@@ -268,11 +269,6 @@ class Cache:
                 if all(now.get(table) == state for table, state in states.items()):
                     found[key] = values.decode(data)
         return found
-
-    def _unbound(self, stored: bytes, states: dict[str, str]) -> bytes | None:
-        """Return the value's bytes if it was made from the tables as they are now."""
-        data, made_from = values.unbind(stored)
-        return data if made_from == states else None
 
     async def _states(self, names: tuple[str, ...]) -> dict[str, str]:
         if not names:

@@ -29,6 +29,10 @@ LOOK_SECONDS_MAX: Final = 0.25
 """How soon to look again, at first and at most."""
 
 
+Look = Callable[[], Awaitable[tuple[bytes, Any] | None]]
+"""Looks whether there is a value by now, and returns its bytes and itself."""
+
+
 @dataclass(slots=True)
 class Computations:
     """What is being made in this process at the moment."""
@@ -60,7 +64,7 @@ async def compute(
     lock: str,
     make: Callable[[], Awaitable[Any]],
     *,
-    look: Callable[[], Awaitable[bytes | None]],
+    look: Look,
     keep: Callable[[bytes], Awaitable[None]],
 ) -> bytes:
     """Return the value as bytes: made here and kept, or found because another process made it meanwhile."""
@@ -68,12 +72,13 @@ async def compute(
     locked = False
     try:
         found, locked = await _found_or_locked(backend, lock, owner, look)
-        if found is not None:
-            return found
     except CacheFailure as error:
         # Without a cache there is nobody to wait for.
         backend.failures.note(error)
+        found = None
     try:
+        if found is not None:
+            return found
         data = values.encode(await make())
         try:
             await keep(data)
@@ -88,18 +93,19 @@ async def compute(
                 backend.failures.note(error)
 
 
-async def _found_or_locked(
-    backend: Backend, lock: str, owner: bytes, look: Callable[[], Awaitable[bytes | None]]
-) -> tuple[bytes | None, bool]:
+async def _found_or_locked(backend: Backend, lock: str, owner: bytes, look: Look) -> tuple[bytes | None, bool]:
     """Return the value that another process made, or whether the lock is ours; neither when the time is up."""
     give_up, pause = monotonic() + WAIT_SECONDS, LOOK_SECONDS
     while True:
-        if await backend.add(lock, owner, LOCK_SECONDS):
+        locked = await backend.add(lock, owner, LOCK_SECONDS)
+        try:
             # It may have been made between the caller's look and this lock.
-            return await look(), True
-        found = await look()
-        if found is not None or monotonic() >= give_up:
-            return found, False
+            found = await look()
+        except CacheFailure as error:
+            backend.failures.note(error)
+            return None, locked
+        if found is not None or locked or monotonic() >= give_up:
+            return None if found is None else found[0], locked
         await asyncio.sleep(pause)
         pause = min(pause * 2, LOOK_SECONDS_MAX)
 
