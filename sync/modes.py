@@ -149,7 +149,7 @@ class Modes:
         """Carry everything, hold writes off, carry the rest, compare, and only then let production be the truth."""
         if here == HYBRID:
             # Most of it while others still write, which keeps the time short in which they wait.
-            await self._settle(site)
+            await self._settle(site, rounds=1)
             await nothing_held(site)
         told = False
         try:
@@ -177,10 +177,10 @@ class Modes:
             await self._mirror(site, here)
             raise
 
-    async def _settle(self, site: Site) -> None:
+    async def _settle(self, site: Site, *, rounds: int = ROUNDS_MAX) -> None:
         """Push, promote and pull until neither side has anything that the other lacks, held rows aside."""
         options = self._engine.options()
-        for _ in range(ROUNDS_MAX):
+        for _ in range(rounds):
             target = site.link.target
             await site.link.run(partial(pipeline.send, database=site.database, target=target, closing=True))
             await site.link.run(partial(pipeline.promote_staged, company=site.tenant, target=target, options=options))

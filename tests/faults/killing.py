@@ -67,10 +67,12 @@ def _wrap(owner: str, name: str, *, after: bool = False, nth: int = 1) -> None:
 
 
 def before(owner: str, name: str, nth: int = 1) -> Callable[[], None]:
+    """Return what makes a process die before the nth call of a function."""
     return lambda: _wrap(owner, name, nth=nth)
 
 
 def after(owner: str, name: str, nth: int = 1) -> Callable[[], None]:
+    """Return what makes a process die right after the nth call of a function."""
     return lambda: _wrap(owner, name, after=True, nth=nth)
 
 

@@ -1,0 +1,91 @@
+"""An application that goes on writing while its tenant's mode changes: each write to whichever side takes it."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import sqlite3
+from contextlib import closing
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Final
+
+from localstore import FileStorage, PostgresStorage
+from localstore.config import Settings
+from localstore.errors import ModeChanging, WrongMode
+from tests.faults.world import COMPANY
+
+_processes = multiprocessing.get_context("forkserver")
+
+TICKETS: Final = 8
+"""So few that every one is written again and again, in every mode."""
+
+PAUSE_SECONDS: Final = 0.01
+WAIT_SECONDS: Final = 0.3
+"""How long a write waits for a change of mode before it tries again: a killed one ends only with the next command."""
+
+_GUARDED = "localstore: tenant"
+
+
+async def _follow(data: str, url: str, name: str, orders: Connection) -> dict[str, str]:
+    """Write until told to stop; return what was confirmed last of each ticket."""
+    confirmed: dict[str, str] = {}
+    settings = Settings(localstore_busy_timeout=WAIT_SECONDS)
+    async with FileStorage(data, settings=settings) as file, PostgresStorage(url) as direct:
+        revision = 0
+        while not orders.poll():
+            revision += 1
+            ticket = f"{name}-{revision % TICKETS}"
+            if revision % TICKETS == 0:
+                if _by_shell(Path(data), ticket, str(revision)):
+                    confirmed[ticket] = str(revision)
+            else:
+                for storage in (file, direct):
+                    try:
+                        await storage.save_ticket(COMPANY, "jira", {"id": ticket, "subject": str(revision)})
+                    except (WrongMode, ModeChanging):
+                        continue
+                    confirmed[ticket] = str(revision)
+                    break
+            await asyncio.sleep(PAUSE_SECONDS)
+    return confirmed
+
+
+def _by_shell(data: Path, ticket: str, title: str) -> bool:
+    """Write as a program that knows nothing of modes; return whether the file took it."""
+    with closing(sqlite3.connect(data / COMPANY / "store.db", timeout=60, isolation_level=None)) as shell:
+        try:
+            shell.execute(
+                "INSERT INTO tickets (company_id, platform, ticket_id, title) VALUES (?, 'jira', ?, ?) "
+                "ON CONFLICT (company_id, platform, ticket_id) DO UPDATE SET title = excluded.title",
+                (COMPANY, ticket, title),
+            )
+        except sqlite3.IntegrityError as error:
+            if not str(error).startswith(_GUARDED):
+                raise
+            return False
+    return True
+
+
+def _be(data: str, url: str, name: str, orders: Connection) -> None:
+    orders.send(asyncio.run(_follow(data, url, name, orders)))
+
+
+class Follower:
+    """One such process: started when made, stopped by `stop`, which returns the titles that were confirmed last."""
+
+    def __init__(self, data: Path, url: str, name: str) -> None:
+        self._orders, theirs = _processes.Pipe()
+        self._process: ForkServerProcess = _processes.Process(target=_be, args=(str(data), url, name, theirs))
+        self._process.start()
+        theirs.close()
+
+    def stop(self) -> dict[str, str]:
+        """Let it finish its write and end."""
+        self._orders.send("stop")
+        confirmed: dict[str, str] = self._orders.recv()
+        self._process.join()
+        self._process.close()
+        self._orders.close()
+        return confirmed
