@@ -10,7 +10,7 @@ SOURCES := localstore sync tests $(wildcard benchmarks examples)
 # PIP_USER and PYTHONPATH of the caller's would put packages elsewhere or take them from there.
 unexport PIP_USER PYTHONPATH PYTHONHOME
 
-.PHONY: setup demo test check format bench clean
+.PHONY: setup demo test test-s3 check format bench clean
 
 setup: $(STAMP)
 
@@ -28,6 +28,10 @@ demo: setup
 # Two workers, each with a PostgreSQL of its own.
 test: setup
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(TESTS)
+
+# Any object store that speaks S3: LOCALSTORE_TEST_S3_ENDPOINT_URL, _ACCESS_KEY and _SECRET_KEY name it; else moto's.
+test-s3: setup
+	$(BIN)/python -m pytest -k s3 tests/contract/test_blobs.py tests/contract/test_blobs_attacked.py tests/contract/test_blobs_s3.py
 
 check: setup
 	$(BIN)/ruff check $(SOURCES)

@@ -91,6 +91,14 @@ class DiskFileSystem(AbstractFileSystem):  # type: ignore[misc]
         with self._folder(above) as folder:
             os.unlink(name, dir_fd=folder)
 
+    def rm(self, path: str | list[str], recursive: bool = False, maxdepth: int | None = None) -> None:
+        """Remove files, and folders with all that they hold where `recursive` says so."""
+        for found in reversed(self.expand_path(path, recursive=recursive, maxdepth=maxdepth)):
+            if self.isdir(found):
+                self.rmdir(found)
+            else:
+                self.rm_file(found)
+
     def cp_file(self, path1: str, path2: str, **_options: Any) -> None:
         """Copy a file, or make the folder that `path1` is."""
         if self.isdir(path1):
