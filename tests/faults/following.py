@@ -13,8 +13,7 @@ from typing import Final
 
 from localstore import FileStorage, PostgresStorage
 from localstore.config import Settings
-from localstore.errors import ModeChanging, WrongMode
-from tests.faults.world import COMPANY
+from localstore.errors import StoreBusy, WrongMode
 
 _processes = multiprocessing.get_context("forkserver")
 
@@ -23,12 +22,12 @@ TICKETS: Final = 8
 
 PAUSE_SECONDS: Final = 0.01
 WAIT_SECONDS: Final = 0.3
-"""How long a write waits for a change of mode before it tries again: a killed one ends only with the next command."""
+"""How long a write waits for a change of mode, or a lock, before it tries again: a killed change needs a command."""
 
 _GUARDED = "localstore: tenant"
 
 
-async def _follow(data: str, url: str, name: str, orders: Connection) -> dict[str, str]:
+async def _follow(data: str, url: str, company: str, name: str, orders: Connection) -> dict[str, str]:
     """Write until told to stop; return what was confirmed last of each ticket."""
     confirmed: dict[str, str] = {}
     settings = Settings(localstore_busy_timeout=WAIT_SECONDS)
@@ -38,28 +37,30 @@ async def _follow(data: str, url: str, name: str, orders: Connection) -> dict[st
             revision += 1
             ticket = f"{name}-{revision % TICKETS}"
             if revision % TICKETS == 0:
-                if _by_shell(Path(data), ticket, str(revision)):
+                if _by_shell(Path(data), company, ticket, str(revision)):
                     confirmed[ticket] = str(revision)
             else:
                 for storage in (file, direct):
                     try:
-                        await storage.save_ticket(COMPANY, "jira", {"id": ticket, "subject": str(revision)})
-                    except (WrongMode, ModeChanging):
+                        await storage.save_ticket(company, "jira", {"id": ticket, "subject": str(revision)})
+                    except (WrongMode, StoreBusy):
                         continue
                     confirmed[ticket] = str(revision)
                     break
+            if revision == 1:
+                orders.send("writing")
             await asyncio.sleep(PAUSE_SECONDS)
     return confirmed
 
 
-def _by_shell(data: Path, ticket: str, title: str) -> bool:
+def _by_shell(data: Path, company: str, ticket: str, title: str) -> bool:
     """Write as a program that knows nothing of modes; return whether the file took it."""
-    with closing(sqlite3.connect(data / COMPANY / "store.db", timeout=60, isolation_level=None)) as shell:
+    with closing(sqlite3.connect(data / company / "store.db", timeout=60, isolation_level=None)) as shell:
         try:
             shell.execute(
                 "INSERT INTO tickets (company_id, platform, ticket_id, title) VALUES (?, 'jira', ?, ?) "
                 "ON CONFLICT (company_id, platform, ticket_id) DO UPDATE SET title = excluded.title",
-                (COMPANY, ticket, title),
+                (company, ticket, title),
             )
         except sqlite3.IntegrityError as error:
             if not str(error).startswith(_GUARDED):
@@ -68,18 +69,19 @@ def _by_shell(data: Path, ticket: str, title: str) -> bool:
     return True
 
 
-def _be(data: str, url: str, name: str, orders: Connection) -> None:
-    orders.send(asyncio.run(_follow(data, url, name, orders)))
+def _be(data: str, url: str, company: str, name: str, orders: Connection) -> None:
+    orders.send(asyncio.run(_follow(data, url, company, name, orders)))
 
 
 class Follower:
     """One such process: started when made, stopped by `stop`, which returns the titles that were confirmed last."""
 
-    def __init__(self, data: Path, url: str, name: str) -> None:
+    def __init__(self, data: Path, url: str, company: str, name: str) -> None:
         self._orders, theirs = _processes.Pipe()
-        self._process: ForkServerProcess = _processes.Process(target=_be, args=(str(data), url, name, theirs))
+        self._process: ForkServerProcess = _processes.Process(target=_be, args=(str(data), url, company, name, theirs))
         self._process.start()
         theirs.close()
+        assert self._orders.recv() == "writing"
 
     def stop(self) -> dict[str, str]:
         """Let it finish its write and end."""
