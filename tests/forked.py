@@ -10,8 +10,14 @@ import io
 import multiprocessing
 import os
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import stamina
+
+ATTEMPTS_MAX = 100
+"""More than anything is tried, so that a hasty command tries as often as any."""
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["tests.preloaded"])
@@ -31,12 +37,21 @@ def redirect(out: Path, err: Path | None = None) -> None:
 
 
 def be_command(
-    arguments: Sequence[str], environment: Mapping[str, str], folder: Path | None, out: Path, err: Path
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    folder: Path | None,
+    out: Path,
+    err: Path,
+    *,
+    hasty: bool = False,
 ) -> None:
-    """Be `localstore …` in this folder and environment."""
+    """Be `localstore …` in this folder and environment; a hasty one does not pause before it tries again."""
     redirect(out, err)
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None
+    if hasty:
+        stamina.set_testing(True, attempts=ATTEMPTS_MAX, cap=True)
     if folder is not None:
         os.chdir(folder)
     from localstore.cli import main

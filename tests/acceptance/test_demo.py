@@ -7,7 +7,7 @@ from pathlib import Path
 
 from localstore.helpdesk.generate import generate
 from localstore.postgres.embedded import EmbeddedServer
-from tests.integration.command import command, sync
+from tests.integration.command import command, hastily, sync
 
 STEPS = (
     "imported",
@@ -87,7 +87,7 @@ def test_the_demo_runs_over_the_real_tickets(helpdesk_data: Path, production: st
 def test_the_demo_refuses_what_it_cannot_use(tmp_path: Path) -> None:
     """A folder without tickets and a server that is not there end in one line and a next step."""
     for options in (("--from", tmp_path / "missing"), ("--to", "postgresql://u:s3cret@127.0.0.1:1/x")):
-        done = command("demo", *options, TMPDIR=str(tmp_path))
+        done = hastily("demo", *options, TMPDIR=str(tmp_path))
         assert (done.code, done.err.count("error: "), done.err.count("Try: ")) == (1, 1, 1), done.all
         assert "s3cret" not in done.all
         assert list(tmp_path.iterdir()) == []

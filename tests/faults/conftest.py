@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import stamina
 
 from tests.faults.world import World, note, ticket, writes
+from tests.forked import ATTEMPTS_MAX
+
+
+@pytest.fixture
+def hasty() -> Iterator[None]:
+    """Do not pause before trying again, where nobody will answer anyway; it is tried as often as otherwise."""
+    with stamina.set_testing(True, attempts=ATTEMPTS_MAX, cap=True):
+        yield
 
 
 @pytest.fixture

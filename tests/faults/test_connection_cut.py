@@ -104,6 +104,7 @@ async def test_P7_a_commit_answered_by_rollback_is_noticed_and_tried_again(busy_
     await busy_world.check_settled()
 
 
+@pytest.mark.usefixtures("hasty")
 async def test_P7_what_is_always_rolled_back_is_never_acknowledged(busy_world: World, wire: Wire) -> None:
     """A production that rolls every promotion back gets one clear error, keeps nothing, and the marks remain."""
     is_promoting = promoting_commit()
@@ -144,6 +145,7 @@ async def test_P4_P7_a_trigger_that_raises_at_commit_holds_its_row_only(busy_wor
     await busy_world.check_settled()
 
 
+@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("moment", ["login", "copy", "commit"])
 async def test_F24_a_connection_that_stalls_without_closing_is_given_up(
     busy_world: World, wire: Wire, moment: str

@@ -44,18 +44,28 @@ def environment(**more: str) -> dict[str, str]:
 
 def command(*arguments: str | Path, module: str = "localstore", cwd: Path | None = None, **env: str) -> Outcome:
     """Run `localstore …` (or another package's command) to its end; a traceback is always a failure."""
-    given = [str(argument) for argument in arguments]
     # Where a process of ours finds its modules is settled before it is forked.
     forked = module == "localstore" and "PYTHONPATH" not in env
-    outcome = _forked(given, cwd, env) if forked else _started(module, given, cwd, env)
+    given = [str(argument) for argument in arguments]
+    return _checked(_forked(given, cwd, env) if forked else _started(module, given, cwd, env))
+
+
+def hastily(*arguments: str | Path, **env: str) -> Outcome:
+    """Run `localstore …` without pauses before it tries again, where nobody will answer anyway."""
+    return _checked(_forked([str(argument) for argument in arguments], None, env, hasty=True))
+
+
+def _checked(outcome: Outcome) -> Outcome:
     assert "Traceback" not in outcome.all, outcome.all
     return outcome
 
 
-def _forked(arguments: list[str], cwd: Path | None, env: dict[str, str]) -> Outcome:
+def _forked(arguments: list[str], cwd: Path | None, env: dict[str, str], *, hasty: bool = False) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="localstore-command-") as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
-        process = processes.Process(target=be_command, args=(arguments, environment(**env), cwd, out, err))
+        process = processes.Process(
+            target=be_command, args=(arguments, environment(**env), cwd, out, err), kwargs={"hasty": hasty}
+        )
         process.start()
         process.join(TIMEOUT_SECONDS)
         code = process.exitcode

@@ -10,7 +10,7 @@ import pytest
 from localstore import LocalStore
 from localstore.helpdesk.models import Ticket
 from localstore.postgres.server import Server
-from tests.integration.command import Outcome, sync
+from tests.integration.command import Outcome, hastily, sync
 
 SECRET = "s3cret-pa55"
 
@@ -79,7 +79,7 @@ def test_S1_a_tenant_id_that_is_no_folder_name_is_refused(data: Path, tenant: st
 def test_an_unreachable_host_is_named_without_its_password(data: Path) -> None:
     """Nothing listens there: exit 1, with the host and without the password."""
     url = f"postgresql://me:{SECRET}@127.0.0.1:1/shop"
-    assert_refused(sync("push", "--to", url, "--data", data), 1, "127.0.0.1:1", "cannot be reached")
+    assert_refused(hastily("sync", "push", "--to", url, "--data", data), 1, "127.0.0.1:1", "cannot be reached")
 
 
 @pytest.mark.parametrize(
