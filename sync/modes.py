@@ -195,10 +195,7 @@ class Modes:
         """Take in what production has, stop writes to it, and take in the last of them."""
         # The first time while others still write, and before anything is changed: what cannot work is found here.
         await self._pull(site)
-        mode = await site.link.run(
-            partial(authority.set_mode, company=site.tenant, mode=HYBRID, among=(POSTGRESQL,)),
-        )
-        _refuse_other(site, mode, HYBRID)
+        await self._tell(site, HYBRID, among=(POSTGRESQL,))
         await self._take_in(site)
 
     async def _take_in(self, site: Site) -> None:
@@ -224,11 +221,13 @@ class Modes:
     async def _declare(self, site: Site, mode: str, *, among: Collection[str]) -> None:
         """Set the mode in production, then in the file; nothing else that follows the one comes in between."""
         async with alone(site.database.path.parent):
-            found = await site.link.run(
-                partial(authority.set_mode, company=site.tenant, mode=mode, among=among),
-            )
-            _refuse_other(site, found, mode)
+            await self._tell(site, mode, among=among)
             await self._mirror(site, mode)
+
+    async def _tell(self, site: Site, mode: str, *, among: Collection[str]) -> None:
+        """Set the mode in production, and know that it is set."""
+        found = await site.link.run(partial(authority.set_mode, company=site.tenant, mode=mode, among=among))
+        _refuse_other(site, found, mode, among)
 
     async def _mirror(self, site: Site, mode: str) -> None:
         await site.database.write(partial(set_mode, mode=mode))
@@ -284,10 +283,13 @@ async def _pass(site: Site, gates: Sequence[Gate]) -> None:
         await gate(site)
 
 
-def _refuse_other(site: Site, found: str | None, wanted: str) -> None:
-    if found != wanted:
-        raise NotReady(
-            f"another box changed the mode of tenant {site.tenant} to {found or 'none'} meanwhile",
-            hint=f"localstore mode status {site.tenant}",
-            tenant=site.tenant,
-        )
+def _refuse_other(site: Site, found: str | None, wanted: str, among: Collection[str]) -> None:
+    """Raise unless production has the mode that it was told."""
+    if found == wanted:
+        return
+    why = (
+        f"production rolled the new mode of tenant {site.tenant} back at COMMIT"
+        if found in among
+        else f"another box changed the mode of tenant {site.tenant} to {found or 'none'} meanwhile"
+    )
+    raise NotReady(why, hint=f"localstore mode status {site.tenant}", tenant=site.tenant)

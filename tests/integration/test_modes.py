@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,13 @@ from localstore.helpdesk.models import Ticket
 from localstore.postgres.connect import Server, connection_to
 from localstore.postgres.locks import FileLock
 from localstore.postgres.quoting import quote_identifier
+from localstore.sqlite.mode import set_mode
 from localstore.sqlite.prepare import Models
 from localstore.store import LocalStore
-from sync import SyncEngine
+from sync import SyncEngine, authority
 from sync.errors import NotReady
 from sync.modes import LOCK_NAME
+from sync.steps.seal import alone
 from tests.integration.command import command
 from tests.integration.helpdesk import make_tables
 
@@ -259,6 +262,24 @@ async def test_another_box_follows(hybrid: Box, tmp_path: Path) -> None:
         assert await other.modes() == ("hybrid", "hybrid")
         await other.save("again")
         assert (await other.push()).state == "promoted"
+
+
+async def test_a_pull_never_opens_a_file_that_was_closed_under_it(hybrid: Box) -> None:
+    """A pull that read the old mode, and applies what it fetched after the change, reads the mode again first."""
+    box, company = hybrid, hybrid.company
+    await box.execute(f"UPDATE tickets SET title = 'theirs' WHERE company_id = '{company}' AND ticket_id = '1'")
+    database = (await box.file.store.tenant(company).open()).database
+    async with alone(box.path.parent):
+        pulling = asyncio.create_task(box.engine.pull([company]))
+        lock = f":{(box.path.parent / 'outbox' / '.lock').stat().st_ino} "
+        while not any("-> FLOCK" in line and lock in line for line in Path("/proc/locks").read_text().splitlines()):
+            await asyncio.sleep(0.01)
+        async with connection_to(box.server) as connection:
+            await authority.set_mode(connection, company, "postgresql", among=("hybrid",))
+        await database.write(partial(set_mode, mode="postgresql"))
+    assert (await pulling).exit_code == 0
+    assert await box.modes() == ("postgresql", "postgresql")
+    await box.assert_equal()
 
 
 async def test_a_tenant_of_production_alone_is_given_a_file(box: Box) -> None:
