@@ -6,15 +6,17 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from localstore.cache.backend import Backend
 from localstore.cache.changes import Changes
-from localstore.cache.folder import Folder
-from localstore.cache.folders import folders
 from localstore.cache.interface import Cache
 from localstore.cache.keys import Namespace
-from localstore.cache.server import Server
 from localstore.config import Settings
+
+if TYPE_CHECKING:
+    from localstore.cache.folder import Folder
+    from localstore.cache.server import Server
 
 FOLDER_NAME = "cache"
 
@@ -48,6 +50,8 @@ class Caches:
         for cache in caches:
             await cache.settle()
         for folder in opened:
+            from localstore.cache.folders import folders
+
             await folders().release(folder)
         if server is not None:
             await server.close()
@@ -55,11 +59,15 @@ class Caches:
     def _backend(self, company_id: str) -> Backend:
         if self.settings.redis_url is not None:
             if self._server is None:
+                from localstore.cache.server import Server
+
                 self._server = Server(self.settings.redis_url.get_secret_value())
             return self._server
         path = self.root / company_id / FOLDER_NAME
         known = next((folder for folder in self._folders if folder.path == path), None)
         if known is None:
+            from localstore.cache.folders import folders
+
             known = folders().acquire(path, self.settings.localstore_cache_bytes_max)
             self._folders.append(known)
         return known

@@ -26,6 +26,7 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "export": "interchange",
     "postgres": "postgres",
     "schema": "schema",
+    "cache": "cache",
 }
 """Our own subcommands, each with the module beside this one whose `add_to` adds it."""
 
