@@ -73,6 +73,10 @@ class LocalObjects(Objects):
         file = await in_thread(partial(self._open, object_path(digest)))
         return None if file is None else _LocalReader(file)
 
+    async def file(self, digest: str) -> BinaryIO | None:
+        """Return an object as a file of the caller's own, which `add` of another place takes, or None."""
+        return await in_thread(partial(self._open, object_path(digest)))
+
     async def pages(self) -> AsyncIterator[list[ObjectInfo]]:
         """Give all objects."""
         for folder in await in_thread(self._folders):

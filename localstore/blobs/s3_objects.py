@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import tempfile
-from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from math import ceil
-from threading import Lock
 from typing import Any, BinaryIO, Final
 from urllib.parse import quote
 
+from localstore.blobs.fetch import is_intact
 from localstore.blobs.objects import FOLDER, Link, ObjectInfo, Objects, Reader, digest_of, object_path
 from localstore.blobs.s3 import Bucket
-from localstore.errors import BlobDamaged, BlobError, ObjectStoreDenied
+from localstore.blobs.s3_multipart import PAGE, Multipart, etag_of
+from localstore.blobs.s3_source import PART_BYTES, Source
+from localstore.blobs.uploads import Uploads
+from localstore.errors import BlobDamaged
 from localstore.identifiers import check_tenant_id
 from localstore.sqlite.threads import in_thread
 
-PART_BYTES: Final = 8 * 1024 * 1024
-"""Sent at once: what an interruption can cost, and large enough that S3's limit of 10,000 parts is far away."""
-
-PARTS_TOGETHER: Final = 4
-"""Parts of one object under way at once, each of them in memory."""
-
-PAGE: Final = 1000
-"""The most that S3 lists at once."""
+_PLAIN: Final = ("", "AES256")
+"""Encryption under which an object store names objects and parts by the MD5 of their bytes."""
 
 YOUNG: Final = timedelta(days=1)
 """An object older than this is made young again before a row names it; copying it each time would cost too much."""
@@ -39,12 +31,14 @@ class S3Objects(Objects):
     """The objects of one company in a bucket.
 
     A large object goes up in parts to its final key, where it appears when all of them have arrived. Its name is its
-    content, so whoever sends it again, after a kill or beside another, goes on with the parts that are there.
+    content, so whoever sends it again, after a kill or beside another, goes on with the parts that are there. With
+    `uploads`, a record of this machine, that needs no right to list anything.
     """
 
-    def __init__(self, bucket: Bucket, company_id: str) -> None:
+    def __init__(self, bucket: Bucket, company_id: str, uploads: Uploads | None = None) -> None:
         self._bucket = bucket
         self._company_id = check_tenant_id(company_id)
+        self._multipart = Multipart(bucket, uploads)
 
     def __repr__(self) -> str:
         return f"<S3Objects of {self._company_id} in {self._bucket!r}>"
@@ -54,21 +48,27 @@ class S3Objects(Objects):
         return await in_thread(tempfile.TemporaryFile)
 
     async def add(self, digest: str, size: int, file: BinaryIO) -> bool:
-        """Upload the content of `file`."""
+        """Upload the content of `file`, unless exactly that is there.
+
+        Each request carries the MD5 of its body, which the server checks. What is there, before and afterwards, is
+        judged by its size and by the checksum that the server has of it, else by reading it.
+        """
         key = self._key(digest)
-        found = await self.stat(digest)
-        if found is not None and found.size == size and await self._make_young(found):
+        source = Source(file, size)
+        found = await self._head(digest)
+        if found is not None and await self._is_same(digest, found, source) and await self._make_young(found.info):
             return False
-        source = _Source(file, size)
+        etag: str | None
         if size <= 2 * PART_BYTES:
             part = await source.part(1, whole=True)
-            await self._bucket.call("put_object", Key=key, Body=part.data, ContentMD5=part.md5_base64)
+            answer = await self._bucket.call("put_object", Key=key, Body=part.data, ContentMD5=part.md5_base64)
+            etag = etag_of(answer)
         else:
-            await self._upload(key, source)
-        arrived = await self.stat(digest)
-        if arrived is None or arrived.size != size:
+            etag = await self._multipart.upload(key, digest, source)
+        arrived = await self._head(digest)
+        if arrived is None or not await self._is_same(digest, arrived, source, answered=etag):
             raise BlobDamaged(
-                f"an object of {size} bytes arrived with {arrived.size if arrived else 0} in {self._bucket!r}",
+                f"an object of {size} bytes arrived as something else in {self._bucket!r}",
                 hint="run the same call again, and look at the object store's own log if it stays so",
             )
         return True
@@ -80,11 +80,8 @@ class S3Objects(Objects):
 
     async def stat(self, digest: str) -> ObjectInfo | None:
         """Return what is known of an object."""
-        try:
-            head = await self._bucket.call("head_object", Key=self._key(digest))
-        except FileNotFoundError:
-            return None
-        return ObjectInfo(digest, int(head["ContentLength"]), head["LastModified"])
+        found = await self._head(digest)
+        return None if found is None else found.info
 
     async def open(self, digest: str) -> Reader | None:
         """Open an object."""
@@ -115,7 +112,9 @@ class S3Objects(Objects):
 
     async def remove_unfinished(self, before: datetime) -> int:
         """Give up uploads that were begun before that moment; their parts cost storage and are listed nowhere."""
-        uploads = [found for found in await self._uploads(f"{self._company_id}/{FOLDER}/") if found.begun < before]
+        uploads = [
+            found for found in await self._multipart.list(f"{self._company_id}/{FOLDER}/") if found.begun < before
+        ]
         for upload in uploads:
             with suppress(FileNotFoundError):
                 await self._bucket.call("abort_multipart_upload", Key=upload.key, UploadId=upload.id)
@@ -132,6 +131,28 @@ class S3Objects(Objects):
             ResponseContentType=link.content_type,
         )
 
+    async def _head(self, digest: str) -> _Head | None:
+        try:
+            head = await self._bucket.call("head_object", Key=self._key(digest))
+        except FileNotFoundError:
+            return None
+        info = ObjectInfo(digest, int(head["ContentLength"]), head["LastModified"])
+        return _Head(info, etag_of(head), head.get("ServerSideEncryption", "") in _PLAIN)
+
+    async def _is_same(self, digest: str, found: _Head, source: Source, *, answered: str | None = None) -> bool:
+        """Return whether an object is what the file holds.
+
+        Its ETag is the MD5 of its bytes, or that of its parts' MD5s. Where it is neither, the ETag of an upload of ours
+        is enough if the store encrypts with keys of its own, since it compared each body's MD5; else it is read.
+        """
+        if found.info.size != source.size:
+            return False
+        if found.etag == await source.etag(in_parts="-" in found.etag):
+            return True
+        if answered == found.etag and not found.is_plain:
+            return True
+        return await is_intact(self, digest, source.size)
+
     async def _make_young(self, found: ObjectInfo) -> bool:
         if datetime.now(UTC) - found.modified < YOUNG:
             return True
@@ -143,130 +164,17 @@ class S3Objects(Objects):
             return False
         return True
 
-    async def _upload(self, key: str, source: _Source) -> None:
-        """Send what is missing of an object; begins anew once where another one ended the same upload meanwhile."""
-        for last in (False, True):
-            upload_id, there = await self._begin(key)
-            try:
-                parts = await self._send(key, upload_id, source, there)
-                await self._bucket.call(
-                    "complete_multipart_upload", Key=key, UploadId=upload_id, MultipartUpload={"Parts": parts}
-                )
-            except FileNotFoundError as error:
-                if await self.stat(key.rsplit("/", 1)[-1]) is not None:
-                    return
-                if last:
-                    raise BlobError(
-                        f"an upload to {self._bucket!r} was ended by somebody else again and again",
-                        hint="run the same call again when nobody gives up uploads in the bucket",
-                    ) from error
-            else:
-                return
-
-    async def _begin(self, key: str) -> tuple[str, dict[int, dict[str, Any]]]:
-        """Return the id of an upload of this object, one that was begun before if there is any, and its parts."""
-        try:
-            uploads = await self._uploads(key)
-        except ObjectStoreDenied:
-            # Credentials that may only write cannot see what others began; they can still send all of it.
-            uploads = []
-        for upload in sorted(uploads, key=lambda upload: upload.begun, reverse=True):
-            if upload.key == key:
-                with suppress(FileNotFoundError):
-                    return upload.id, await self._parts(key, upload.id)
-        answer = await self._bucket.call("create_multipart_upload", Key=key)
-        return answer["UploadId"], {}
-
-    async def _send(
-        self, key: str, upload_id: str, source: _Source, there: dict[int, dict[str, Any]]
-    ) -> list[dict[str, Any]]:
-        """Send the parts that are not there and return all of them."""
-        turns = asyncio.Semaphore(PARTS_TOGETHER)
-
-        async def send(number: int) -> dict[str, Any]:
-            async with turns:
-                part = await source.part(number)
-                known = there.get(number)
-                # Of a part that arrived, a server says the MD5; one that says something else gets the part again.
-                if known and known["Size"] == len(part.data) and known["ETag"].strip('"') == part.md5_hex:
-                    return {"PartNumber": number, "ETag": known["ETag"]}
-                answer = await self._bucket.call(
-                    "upload_part",
-                    Key=key,
-                    UploadId=upload_id,
-                    PartNumber=number,
-                    Body=part.data,
-                    ContentMD5=part.md5_base64,
-                )
-                return {"PartNumber": number, "ETag": answer["ETag"]}
-
-        tasks = [asyncio.create_task(send(number + 1)) for number in range(ceil(source.size / PART_BYTES))]
-        try:
-            return await asyncio.gather(*tasks)
-        finally:
-            # Nothing may read the file any more when one part has failed, or the caller was cancelled.
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _parts(self, key: str, upload_id: str) -> dict[int, dict[str, Any]]:
-        found: dict[int, dict[str, Any]] = {}
-        more: dict[str, Any] = {}
-        while True:
-            answer = await self._bucket.call("list_parts", Key=key, UploadId=upload_id, MaxParts=PAGE, **more)
-            found |= {part["PartNumber"]: part for part in answer.get("Parts", [])}
-            if not answer.get("IsTruncated"):
-                return found
-            more = {"PartNumberMarker": answer["NextPartNumberMarker"]}
-
-    async def _uploads(self, prefix: str) -> list[_Upload]:
-        found: list[_Upload] = []
-        more: dict[str, Any] = {}
-        while True:
-            answer = await self._bucket.call("list_multipart_uploads", Prefix=prefix, **more)
-            found += [
-                _Upload(entry["Key"], entry["UploadId"], entry["Initiated"]) for entry in answer.get("Uploads", [])
-            ]
-            if not answer.get("IsTruncated"):
-                return found
-            more = {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
-
     def _key(self, digest: str) -> str:
         return f"{self._company_id}/{object_path(digest)}"
 
 
 @dataclass(frozen=True, slots=True)
-class _Upload:
-    key: str
-    id: str
-    begun: datetime
+class _Head:
+    """What a store says of an object; `is_plain` where its ETag is made of MD5s of the bytes."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    data: bytes
-    md5_hex: str
-    md5_base64: str
-
-
-class _Source:
-    """A file that is read part by part, in threads."""
-
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self.size = size
-        self._file = file
-        self._alone = Lock()
-
-    async def part(self, number: int, *, whole: bool = False) -> _Part:
-        """Return a part, by its number from 1, with the checksum that the server verifies."""
-        return await in_thread(partial(self._part, number, self.size if whole else PART_BYTES))
-
-    def _part(self, number: int, size: int) -> _Part:
-        with self._alone:
-            self._file.seek((number - 1) * PART_BYTES)
-            data = self._file.read(size)
-        digest = hashlib.md5(data, usedforsecurity=False)
-        return _Part(data, digest.hexdigest(), b64encode(digest.digest()).decode())
+    info: ObjectInfo
+    etag: str
+    is_plain: bool
 
 
 class _S3Reader(Reader):

@@ -32,9 +32,11 @@ from localstore import (
     ObjectStoreUnavailable,
     Settings,
 )
-from localstore.blobs import s3_objects
+from localstore.blobs import s3_multipart, s3_objects
 from localstore.blobs.s3 import Bucket
-from localstore.blobs.s3_objects import PART_BYTES, S3Objects
+from localstore.blobs.s3_multipart import Multipart
+from localstore.blobs.s3_objects import S3Objects
+from localstore.blobs.s3_source import PART_BYTES
 from tests.faults.killing import _wrap
 
 if TYPE_CHECKING:
@@ -80,10 +82,10 @@ async def bucket(s3_server: S3Server) -> AsyncIterator[CountingBucket]:
 @pytest.fixture
 async def blobs(tmp_path: Path, bucket: CountingBucket, company: str) -> AsyncIterator[Blobs]:
     """Give a tenant's blobs in the bucket."""
-    from tests.contract.blob_backends import blobs_of
+    from tests.contract.blob_backends import file_index, limits
 
     async with LocalStore(tmp_path / "data", models=()) as store:
-        yield blobs_of(store.tenant(company), S3Objects(bucket, company))
+        yield Blobs(file_index(store.tenant(company)), S3Objects(bucket, company), limits())
 
 
 def large(seed: int = 0) -> bytes:
@@ -168,6 +170,7 @@ async def test_listings_are_read_to_their_end(
 ) -> None:
     """Objects and parts come in pages, and the last one is read like the first."""
     monkeypatch.setattr(s3_objects, "PAGE", 2)
+    monkeypatch.setattr(s3_multipart, "PAGE", 2)
     objects = S3Objects(bucket, company)
     contents = [b"%d" % number for number in range(5)]
     for content in contents:
@@ -179,7 +182,7 @@ async def test_listings_are_read_to_their_end(
     upload = (await bucket.call("create_multipart_upload", Key=key))["UploadId"]
     for number in range(1, 6):
         await bucket.call("upload_part", Key=key, UploadId=upload, PartNumber=number, Body=b"x")
-    assert sorted(await objects._parts(key, upload)) == [1, 2, 3, 4, 5]
+    assert sorted(await Multipart(bucket).parts(key, upload)) == [1, 2, 3, 4, 5]
 
 
 async def test_an_old_object_is_made_young_before_a_row_names_it(
@@ -303,7 +306,7 @@ def _upload_and_die(server: S3Server, company: str, parts: int) -> None:
             await S3Objects(bucket, company).add(blake3(data).hexdigest(), len(data), io.BytesIO(data))
 
     # One part after the other, so that not all of them have arrived when the process dies.
-    s3_objects.PARTS_TOGETHER = 1  # type: ignore[misc]
+    s3_multipart.PARTS_TOGETHER = 1  # type: ignore[misc]
     # Two calls return before the parts' do: which uploads were begun, and the beginning of this one.
     _wrap("localstore.blobs.s3:Bucket", "call", after=True, nth=2 + parts)
     asyncio.run(work())
