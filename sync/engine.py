@@ -180,6 +180,7 @@ class SyncEngine(Pulls):
                 )
             )
             result = await reports.promoted(link, tenant, [batch for batch, _ in planned])
+            result = await self.followed(link, result)
             await self.learn(link, tenant)
             return await reports.finished(link, result, began)
 
@@ -210,7 +211,7 @@ class SyncEngine(Pulls):
             began = monotonic()
             done = await link.run(partial(takeback.roll_back_once, entry=entry, inverse=inverse))
             await self.learn(link, tenant)
-            return TenantResult(
+            result = TenantResult(
                 tenant,
                 "rolled_back",
                 batch=done.batch,
@@ -219,6 +220,7 @@ class SyncEngine(Pulls):
                 left_alone=tuple((row["row"], row["why"]) for row in done.manifest.get("left_alone", ())),
                 seconds=monotonic() - began,
             )
+            return await self.followed(link, result)
 
         return await self.each([entry.company_id], one)
 
@@ -286,4 +288,4 @@ class SyncEngine(Pulls):
         except HeldRows:
             await self.learn(link, tenant)
             raise
-        return await reports.promoted(link, tenant, [entry.batch for entry in waiting])
+        return await self.followed(link, await reports.promoted(link, tenant, [entry.batch for entry in waiting]))

@@ -15,7 +15,7 @@ from localstore.schema.postgres import STAGING_SCHEMA, production_name
 from sync.production.rights import as_owner, owner_needed
 from sync.sql import sql
 
-FORMAT: Final = "localstore format 3"
+FORMAT: Final = "localstore format 4"
 """The comment on schema localstore: what it holds, for `is_prepared` to compare."""
 
 LOCK_TIMEOUT: Final = "30s"

@@ -41,6 +41,8 @@ async def vector_type(connection: asyncpg.Connection) -> str:
 
     The extension is made if the login may. It runs in a transaction of the caller's.
     """
+    # The lock that whoever makes tables takes: two that make the extension at once stand in each other's way.
+    await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('localstore:register', 0))")
     schema = await _schema(connection)
     if schema is None:
         savepoint = connection.transaction()

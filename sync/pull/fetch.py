@@ -39,7 +39,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class _Batches:
+class Batches:
     """Promotions since the cursor: of others and of rollbacks, and our own."""
 
     others: tuple[UUID, ...]
@@ -61,7 +61,7 @@ async def fetch(
         now = await cursors.here(connection, target)
         if old is not None and not await cursors.reaches(connection, old, now):
             old = None
-        since = None if old is None else await _batches(connection, company, replica, target, old)
+        since = None if old is None else await batches_since(connection, company, replica, target, old)
         for known in tables:
             keys = Keys(known.table, company)
             name = known.table.name
@@ -69,11 +69,11 @@ async def fetch(
                 old is None
                 or since is None
                 or old.tables.get(name) != known.table.fingerprint
-                or await _emptied(connection, company, known, old)
+                or await emptied(connection, company, known, old)
             ):
                 await _whole(connection, known, company, keys, incoming)
             else:
-                changed = _changed(known, company, old, since)
+                changed = changed_keys(known, company, old, since)
                 await _rows(connection, known, company, keys, changed, incoming)
                 await _gone(connection, known, company, keys, changed, incoming)
         states = await ledger.states(connection, list(batches))
@@ -84,7 +84,10 @@ async def fetch(
         return Seen(replace(now, tables=fingerprints), states, revision)
 
 
-async def _batches(connection: asyncpg.Connection, company: str, replica: UUID, target: str, old: Cursor) -> _Batches:
+async def batches_since(
+    connection: asyncpg.Connection, company: str, replica: UUID, target: str, old: Cursor
+) -> Batches:
+    """Return the promotions that a cursor has not seen, those that `replica` sent apart from all others."""
     rows = await connection.fetch(
         "SELECT l.batch, l.kind = 'push' AND l.replica = $3 AS own FROM localstore.feed f "
         "JOIN localstore.ledger l ON l.batch = f.batch WHERE f.company_id = $1 AND f.target = $2 "
@@ -96,10 +99,10 @@ async def _batches(connection: asyncpg.Connection, company: str, replica: UUID, 
         old.snapshot,
     )
     others = tuple(row["batch"] for row in rows if not row["own"])
-    return _Batches(others, tuple(row["batch"] for row in rows if row["own"]))
+    return Batches(others, tuple(row["batch"] for row in rows if row["own"]))
 
 
-async def _emptied(connection: asyncpg.Connection, company: str, known: Registered, old: Cursor) -> bool:
+async def emptied(connection: asyncpg.Connection, company: str, known: Registered, old: Cursor) -> bool:
     """Return whether the table was truncated since, which names no rows."""
     return bool(
         await connection.fetchval(
@@ -114,7 +117,7 @@ async def _emptied(connection: asyncpg.Connection, company: str, known: Register
     )
 
 
-def _changed(known: Registered, company: str, old: Cursor, since: _Batches) -> str:
+def changed_keys(known: Registered, company: str, old: Cursor, since: Batches) -> str:
     """Return the query of the keys that changed. A COPY takes no parameters, so everything is a literal."""
     name, snapshot = quote_literal(known.table.name), f"{quote_literal(old.snapshot)}::pg_snapshot"
     of_others = (
@@ -134,7 +137,8 @@ def _changed(known: Registered, company: str, old: Cursor, since: _Batches) -> s
     return " UNION ".join(queries)
 
 
-def _match(staging: Staging, company: str) -> str:
+def key_match(staging: Staging, company: str) -> str:
+    """Return the join of production's row `t` with a key in its text form, `k.key`."""
     parts = [f"t.{staging.company} = {quote_literal(company)}"]
     parts += [
         f"t.{staging.quoted(place)} = k.key[{at}]::{staging.type(place)}"
@@ -156,7 +160,7 @@ async def _rows(
 ) -> None:
     staging = Staging(known.table, known.staging)
     names = ", ".join(staging.read(place) for place in range(len(staging.columns)))
-    query = f"SELECT {names} FROM ({changed}) k JOIN {known.relation} t ON {_match(staging, company)}"
+    query = f"SELECT {names} FROM ({changed}) k JOIN {known.relation} t ON {key_match(staging, company)}"
     await copy_query(connection, query, _Taker(keys, incoming).take)
 
 
@@ -166,7 +170,7 @@ async def _gone(
     staging = Staging(known.table, known.staging)
     query = (
         f"SELECT k.key FROM ({changed}) k WHERE NOT EXISTS "
-        f"(SELECT FROM {known.relation} t WHERE {_match(staging, company)})"
+        f"(SELECT FROM {known.relation} t WHERE {key_match(staging, company)})"
     )
     rows = await connection.cursor(query)
     while records := await rows.fetch(KEYS_AT_A_TIME):

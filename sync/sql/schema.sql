@@ -101,6 +101,16 @@ CREATE TABLE IF NOT EXISTS localstore.replicas (
     PRIMARY KEY (company_id, replica)
 );
 
+-- Up to which state of production an engine outside of it has followed a company's rows.
+CREATE TABLE IF NOT EXISTS localstore.followers (
+    company_id text,
+    target text,
+    follower text,
+    position text NOT NULL,
+    at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (company_id, target, follower)
+);
+
 CREATE TABLE IF NOT EXISTS localstore.feed (
     id bigint GENERATED ALWAYS AS IDENTITY,
     company_id text NOT NULL,
@@ -131,7 +141,8 @@ REVOKE SELECT ON localstore.undo FROM localstore_stager;
 GRANT INSERT, UPDATE ON localstore.tenants, localstore.ledger, localstore.replicas
     TO localstore_stager, localstore_promoter;
 GRANT INSERT, UPDATE, DELETE ON localstore.chunks TO localstore_stager, localstore_promoter;
-GRANT INSERT, UPDATE, DELETE ON localstore.undo, localstore.held, localstore.feed TO localstore_promoter;
+GRANT INSERT, UPDATE, DELETE ON localstore.undo, localstore.held, localstore.feed, localstore.followers
+    TO localstore_promoter;
 
 -- These tables hold every company's rows and are read by our roles alone. The policy is plain because it exists only
 -- for a restrictive one to stand beside it, where a login is limited.
@@ -139,7 +150,7 @@ DO $policies$
 DECLARE
     wanted text;
 BEGIN
-    FOREACH wanted IN ARRAY ARRAY['tenants', 'ledger', 'chunks', 'undo', 'held', 'replicas', 'feed'] LOOP
+    FOREACH wanted IN ARRAY ARRAY['tenants', 'ledger', 'chunks', 'undo', 'held', 'replicas', 'followers', 'feed'] LOOP
         EXECUTE format('ALTER TABLE localstore.%I ENABLE ROW LEVEL SECURITY', wanted);
         IF NOT EXISTS (
             SELECT FROM pg_catalog.pg_policy

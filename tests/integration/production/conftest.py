@@ -112,6 +112,10 @@ async def world(production: str, superuser: asyncpg.Connection, tables: tuple[Ta
         await superuser.execute(
             "INSERT INTO localstore.replicas (company_id, replica) VALUES ($1, gen_random_uuid())", company
         )
+        await superuser.execute(
+            "INSERT INTO localstore.followers (company_id, target, follower, position) VALUES ($1, 'public', 'f', '')",
+            company,
+        )
     await superuser.execute("ANALYZE")
     return World(production, tables, superuser)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Act = Callable[..., AbstractAsyncContextManager[None]]
 
 PRODUCTION = ("tickets", "comments", "notes")
-RECORDS = ("tenants", "ledger", "chunks", "undo", "held", "replicas", "feed")
+RECORDS = ("tenants", "ledger", "chunks", "undo", "held", "replicas", "followers", "feed")
 LIMITS = "SELECT polrelid::regclass::text FROM pg_policy WHERE polname = 'localstore_login' ORDER BY 1"
 
 
