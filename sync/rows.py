@@ -13,7 +13,7 @@ from uuid import UUID
 
 import orjson
 
-from localstore.codec import ValueDefect, equal, field_encoders, preview
+from localstore.codec import ValueDefect, alike, field_encoders, preview
 from localstore.schema.tables import Kind
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class RowEncoder:
         self._whole = _whole_row(self._kinds, self._encoders, self._key, self._company_at, self._company)
 
     def encode(self, change: Change, chunk: int, ordinal: int) -> bytes | None:
-        """Return the change as one row of a binary COPY, or None if both sides of an update are equal."""
+        """Return the change as one row of a binary COPY, or None for an update of nothing that production shows."""
         if change.op in "is":
             try:
                 whole = self._whole(change.row)
@@ -142,7 +142,7 @@ class RowEncoder:
                 base[place] = self._value(place, change.base[place], "b", defects)
                 name = self._columns[place].name
                 defective = any(name in side for side in defects.values())
-                if defective or not equal(self._kinds[place], new[place], base[place]):
+                if defective or not alike(self._kinds[place], new[place], base[place]):
                     changed.append(place)
             if not changed and not defects:
                 return None

@@ -92,8 +92,13 @@ def same_json(a: bytes, b: bytes) -> bool:
     return same_trees(parse(a[1:]), parse(b[1:]))
 
 
+def alike_json(a: bytes, b: bytes) -> bool:
+    """Tell whether production shows two documents alike, a number's scale included; a doubt is False."""
+    return a == b or _same_surely(a[1:], b[1:])
+
+
 def _same_surely(a: bytes, b: bytes) -> bool:
-    """Tell whether two documents are equal for certain; a doubt is False.
+    """Tell whether two documents are equal for certain, to the scale of a number; a doubt is False.
 
     Both are written anew with sorted keys, which loses nothing as long as floats keep every number exactly.
     """
