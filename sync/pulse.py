@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import asyncpg
 
@@ -32,8 +32,8 @@ async def pulse(server: Server, connection: asyncpg.Connection, seconds: float) 
         raise
     finally:
         watch.cancel()
-        with suppress(asyncio.CancelledError):
-            await watch
+        # Waiting for the task itself would take a cancellation of the caller for the watch's.
+        await asyncio.wait([watch])
 
 
 async def _watch(server: Server, connection: asyncpg.Connection, seconds: float) -> None:
