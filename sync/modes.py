@@ -12,7 +12,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from localstore.errors import ConfigurationError, LocalStoreError, PostgresError, StoreBusy
+from localstore.errors import ConfigurationError, LocalStoreError, PostgresError, StoreBusy, TenantNotFound
 from localstore.postgres.locks import FileLock
 from localstore.sqlite.mode import ADVANCING, CLOSED, FILE, HYBRID, POSTGRESQL, read_mode, set_mode
 from localstore.sqlite.threads import in_thread
@@ -61,6 +61,12 @@ class Modes:
             if asked:
                 link = await self._engine.link()
                 production = await link.run(partial(authority.mode_of, company=tenant))
+            if file is None and production is None:
+                raise TenantNotFound(
+                    f"there is no tenant {tenant}, neither here nor in the production that was asked, if one was",
+                    hint="localstore tenants list",
+                    tenant=tenant,
+                )
             found.append(ModeStatus(tenant, production, file, pending, held))
         return ModeStatuses(tuple(found))
 

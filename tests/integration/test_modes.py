@@ -301,8 +301,8 @@ async def test_a_tenant_of_production_alone_is_given_a_file(box: Box) -> None:
     assert len(await box.file.list_tickets(another)) == 1
 
 
-async def test_the_schema_of_a_copy_changes_like_any_other(hybrid: Box) -> None:
-    """A table of a closed file is rebuilt, with all its guards, and what another made of it is gone."""
+async def test_a_copy_is_altered_and_rebased_like_any_other_file(hybrid: Box) -> None:
+    """A table is rebuilt and whole tables are compared, each with all guards in place afterwards."""
     box, company = hybrid, hybrid.company
     await box.engine.modes.advance(company)
     await box.file.close()
@@ -315,6 +315,9 @@ async def test_the_schema_of_a_copy_changes_like_any_other(hybrid: Box) -> None:
         await box.save(1, box.direct, subject="theirs")
         (pulled,) = (await engine.pull([company])).tenants
         assert pulled.tables["tickets"]["updated"] == 1
+        assert (await engine.rebase([company])).exit_code == 0
+        with pytest.raises(sqlite3.IntegrityError, match="read-only copy"):
+            box.shell("DELETE FROM tickets")
         (verified,) = await engine.verify([company])
         assert verified.equal, verified.to_json()
 
@@ -347,8 +350,9 @@ async def test_the_commands(box: Box) -> None:
     assert (back.code, "from postgresql to hybrid" in back.out) == (0, True), back.all
     status = command("sync", "status", "--data", data, "--json").json["tenants"][0]
     assert status["mode"] == "hybrid"
-    unknown = command("mode", "advance", "nobody", *both)
-    assert (unknown.code, "Try:" in unknown.err) == (1, True), unknown.all
+    for verb in ("advance", "back", "status"):
+        unknown = command("mode", verb, "nobody", *both)
+        assert (unknown.code, "Try:" in unknown.err) == (1, True), unknown.all
 
 
 async def _rows(box: Box) -> list[Any]:

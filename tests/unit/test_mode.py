@@ -14,6 +14,8 @@ from sqlmodel import SQLModel, select
 
 from localstore.config import Settings
 from localstore.errors import ModeChanging, StoreError, WrongMode
+from localstore.interchange.json_export import export_json
+from localstore.interchange.json_import import import_json
 from localstore.models import TenantModel
 from localstore.sqlite import capture
 from localstore.sqlite.backup import back_up
@@ -21,6 +23,7 @@ from localstore.sqlite.database import Database
 from localstore.sqlite.mode import ADVANCING, FILE, HYBRID, POSTGRESQL, opened, read_mode, set_mode
 from localstore.sqlite.restore import restore
 from localstore.storage.file import FileStorage
+from localstore.storage.tables import MODELS
 from localstore.store import LocalStore
 from localstore.tenant import Tenant
 
@@ -199,6 +202,23 @@ async def test_a_writer_that_waited_for_a_copy_hears_so(tmp_path: Path) -> None:
             await saving
         with pytest.raises(WrongMode):
             await storage.list_tickets(TENANT)
+
+
+async def test_an_import_into_a_copy_is_refused_and_an_export_of_it_is_not(tmp_path: Path) -> None:
+    """What would write says why it cannot, and the other tenants of the same import go on."""
+    tree = tmp_path / "tree"
+    for company in (TENANT, "beta"):
+        (tree / company / "jira" / "tickets").mkdir(parents=True)
+        (tree / company / "jira" / "tickets" / "1.json").write_text('{"id": "1", "subject": "s"}')
+    async with LocalStore(tmp_path / "data", models=MODELS) as store:
+        await store.create_tenant(TENANT, mode=POSTGRESQL)
+        report = await import_json(store, tree)
+        errors = {tenant.tenant: tenant.error for tenant in report.tenants}
+        assert isinstance(errors[TENANT], WrongMode)
+        assert (errors["beta"], report.exit_code) == (None, 1)
+        await close((await store.tenant("beta").open()).database, POSTGRESQL)
+        await export_json(store, tmp_path / "out")
+        assert (tmp_path / "out" / "beta" / "jira" / "tickets" / "1.json").exists()
 
 
 async def test_guards_follow_what_is_tracked(tmp_path: Path) -> None:
