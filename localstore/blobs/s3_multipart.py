@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 from localstore.blobs.s3 import Bucket
 from localstore.blobs.s3_source import PART_BYTES, Part, Source
 from localstore.blobs.uploads import Arrived, Upload, Uploads
-from localstore.errors import BlobError, ObjectStoreDenied
+from localstore.errors import BlobError, ObjectStoreDenied, ObjectStoreUnavailable
 
 PARTS_TOGETHER: Final = 4
 """Parts of one object under way at once, each of them in memory."""
@@ -61,6 +61,12 @@ class Multipart:
                         f"an upload to {self._bucket!r} was ended by somebody else again and again",
                         hint="run the same call again when nobody gives up uploads in the bucket",
                     ) from error
+            except ObjectStoreUnavailable:
+                # Some servers answer so to a part of an upload that another one has completed meanwhile.
+                if not await self._is_there(key):
+                    raise
+                await self._ended(digest)
+                return None
             else:
                 await self._ended(digest)
                 return etag_of(answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,9 @@ LIST_LIMIT: Final = 1000
 
 LINK_SECONDS_MAX: Final = 900
 """A link is a right that cannot be taken back: a quarter of an hour is enough for a browser, and little for a thief."""
+
+# What JSON text says with an escape; a backslash that is itself escaped begins none.
+_UNSTORABLE: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f][0-9a-f]{2})")
 
 METADATA_BYTES_MAX: Final = 64 * 1024
 """Metadata travels with the row; what is larger is content."""
@@ -227,9 +231,13 @@ class Blobs:
 
 def _checked_metadata(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
     try:
-        if len(dump_json(dict(metadata or {})).encode()) <= METADATA_BYTES_MAX:
+        text = dump_json(dict(metadata or {}))
+        if len(text.encode()) > METADATA_BYTES_MAX:
+            reason = f"it has more than {METADATA_BYTES_MAX} bytes as JSON"
+        elif _UNSTORABLE.search(text):
+            reason = "production's text holds neither U+0000 nor lone surrogates"
+        else:
             return dict(metadata or {})
-        reason = f"it has more than {METADATA_BYTES_MAX} bytes as JSON"
     except (ValueError, TypeError) as error:
         reason = str(error)
     raise ConfigurationError(

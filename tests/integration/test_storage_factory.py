@@ -116,7 +116,7 @@ def test_the_same_program_runs_on_a_database_that_only_sync_init_has_touched(
 ) -> None:
     """After `sync init` on a machine without a store, a member of app_user needs nothing but the environment."""
     init = sync("init", "--to", production, "--json", DATA_PATH=str(tmp_path / "missing"))
-    assert init.json["tables"] == ["conversations", "knowledge_base", "processing_progress", "tickets"]
+    assert init.json["tables"] == ["blobs", "conversations", "knowledge_base", "processing_progress", "tickets"]
     done = run(STORAGE_TYPE="postgresql", DATABASE_URL=login("app_user"))
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n['1']\n1\n", "")
     assert not (tmp_path / "missing").exists()
