@@ -7,7 +7,7 @@ from typing import Any
 
 from localstore import LocalStoreError, StorageInterface
 from localstore.storage.changes import same
-from tests.contract.conftest import Both
+from tests.contract.conftest import Every
 
 Call = Callable[[StorageInterface], Awaitable[Any]]
 
@@ -23,12 +23,12 @@ async def outcome(storage: StorageInterface, call: Call) -> Any:
         return {"error": type(error).__name__, "message": error.message, "hint": error.hint}
 
 
-async def agree(both: Both, call: Call, *, clock: bool = False) -> Any:
+async def agree(every: Every, call: Call, *, clock: bool = False) -> Any:
     """Make the call on every backend and return the answer, which all of them must give, to the type of each value.
 
     With `clock` times are set aside.
     """
-    first, *others = [await outcome(storage, call) for storage in both.all]
+    first, *others = [await outcome(storage, call) for storage in every.all]
     for other in others:
         a, b = (timeless(first), timeless(other)) if clock else (first, other)
         assert same(a, b), f"{a!r}\n{b!r}"

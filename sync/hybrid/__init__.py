@@ -1,0 +1,1 @@
+"""HybridStorage: tenants' files as the truth, carried to production in the background."""
