@@ -19,6 +19,7 @@ from sync.modes import Modes
 from sync.outcome import Outcome
 from sync.plan import Plan, PlannedBatch
 from sync.production import register
+from sync.production.vectors import index_vectors
 from sync.pulling import Pulls
 from sync.releases import release_batch
 from sync.results import Result, TenantResult, sum_tables
@@ -63,6 +64,7 @@ class SyncEngine(Pulls):
         """Prepare production and make the tables of the store's tenants; return their names. Runs again freely.
 
         Where no tenant is here yet, the help desk's tables are made, so that a PostgresStorage has what it needs.
+        Models of which production has many vectors get their index.
         """
         await self.ready(prepare=True)
         names: set[str] = set()
@@ -72,6 +74,7 @@ class SyncEngine(Pulls):
                 link = await self.link(await self.target(database))
                 tables = database.tables
                 await link.run(partial(register, target=link.target, tables=tables))
+                await link.run(partial(index_vectors, target=link.target, company=tenant))
                 names.update(table.name for table in tables)
         if tenants is None and not found:
             # Importing the help desk's models takes most of a second, which no other command should wait.

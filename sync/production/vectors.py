@@ -17,7 +17,7 @@ from localstore.schema.postgres import production_name, relation
 from localstore.schema.tables import Kind, Table
 from localstore.schema.types import TRAVELLING_VECTOR
 from localstore.vectors.table import VECTORS
-from sync.production.rights import as_owner
+from sync.production.rights import as_owner, owner_needed
 
 EXTENSION: Final = "vector"
 WAITS_FOR: Final = f"extension {EXTENSION}"
@@ -103,6 +103,7 @@ async def index_vectors(
     table = relation(target, VECTORS.name)
     names = []
     async with connection.transaction():
+        login = await connection.fetchval("SELECT current_user")
         await connection.execute(f"SET LOCAL ROLE {quote_identifier(READER)}")
         await connection.execute("SELECT set_config($1, $2, true)", COMPANY_SETTING, company)
         schema = await _schema(connection)
@@ -119,13 +120,15 @@ async def index_vectors(
         kind = quote_identifier(schema)
         for model, dimension in models:
             name = production_name(f"{VECTORS.name}_{model}_{dimension}_hnsw")
-            async with as_owner(connection):
+            names.append(name)
+            if await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", relation(target, name)):
+                continue
+            async with owner_needed(login, "index vectors"), as_owner(connection):
                 await connection.execute(
                     f"CREATE INDEX IF NOT EXISTS {quote_identifier(name)} ON {table} USING hnsw "
                     f"((embedding::{kind}.vector({dimension})) {kind}.vector_cosine_ops) "
                     f"WHERE model = {quote_literal(model)} AND dimension = {dimension}"
                 )
-            names.append(name)
     return tuple(names)
 
 

@@ -12,7 +12,7 @@ from localstore.postgres.pool import Pool
 from localstore.vectors import PgVectors, Vector, VectorsInterface
 from localstore.vectors.values import METRICS, check_query
 from sync import SyncEngine
-from sync.production.vectors import index_vectors
+from sync.production.vectors import INDEXED_ROWS_MIN, index_vectors
 from tests.conftest import Login
 from tests.contract.test_vectors import crowd, told
 
@@ -83,16 +83,16 @@ async def test_an_index_is_made_for_models_with_many_vectors_and_serves_nearest(
 ) -> None:
     """It covers one model and dimension, is made once, and is what `nearest` reads; exact searches go past it."""
     random = np.random.default_rng(5)
-    rows = random.normal(size=(3000, 32))
+    rows = random.normal(size=(INDEXED_ROWS_MIN, 4))
     async with LocalStore(tmp_path, models=[]) as store, SyncEngine(store, to=production) as engine:
         mine = store.tenant("acme").vectors
         await mine.put_many([Vector(f"kb/{place}", row) for place, row in enumerate(rows)], model="many")
         await mine.put("kb/1", [1, 2, 3], model="few")
         await engine.push(promote=True)
         async with connection_to(Server.parse(production)) as owner:
-            assert await index_vectors(owner, "public", "acme", 5000) == ()
-            assert await index_vectors(owner, "public", "acme", 100) == ("vectors_many_32_hnsw",)
-            assert await index_vectors(owner, "public", "acme", 100) == ("vectors_many_32_hnsw",)
+            assert await index_vectors(owner, "public", "acme", INDEXED_ROWS_MIN + 1) == ()
+            await engine.init()
+            assert await index_vectors(owner, "public", "acme") == ("vectors_many_4_hnsw",)
             await owner.execute("ANALYZE vectors")
         async with Pool(Server.parse(login("app_user"))) as pool:
             theirs = PgVectors(pool, "acme")
@@ -104,7 +104,7 @@ async def test_an_index_is_made_for_models_with_many_vectors_and_serves_nearest(
             statement = theirs.nearest_statement(check_query("many", rows[7], 10, "cosine", None), '"public"')
             async with pool.transaction("acme") as connection:
                 plan = await connection.fetch(f"EXPLAIN {statement}", "acme", rows[7].tolist(), 10)
-            assert "vectors_many_32_hnsw" in str(plan)
+            assert "vectors_many_4_hnsw" in str(plan)
         await mine.put_many([Vector(f"kb/{place}", row) for place, row in enumerate(rows[::-1][:50])], model="many")
         await engine.push(promote=True)
         assert (await engine.verify())[0].equal
