@@ -3,80 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import secrets
-import shutil
-import signal
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
-import psutil
 import pytest
 
-from localstore.postgres.binaries import installed
-from localstore.postgres.cluster import HOST, SUPERUSER, Cluster
-from localstore.postgres.server import Server
+from tests.faults.mortal import Mortal, mortal_server
 from tests.faults.wire import Fate, Message, Rule, Test, Wire, promoting_commit, wire_to
 from tests.faults.world import World, note, ticket, writes
 
-# A commit must survive the death of the server here; only the machine itself is trusted.
-SETTINGS = {"fsync": "off", "max_connections": "30"}
-
-
-@dataclass
-class Ours:
-    """A server of our own, to be killed at will; it comes up again on its port."""
-
-    cluster: Cluster
-    users: Path
-    server: Server
-
-    def start(self) -> None:
-        """Start it; recovery is part of that."""
-        port = self.cluster.start(users=self.users, port=self.server.ports[0] or None, settings=SETTINGS)
-        self.server = Server((HOST,), (port,), SUPERUSER, self.server.password, "postgres")
-
-    def restart_at_once(self) -> None:
-        """Stop it as `pg_ctl stop -m immediate` does, and start it again."""
-        self.cluster.stop(fast=False)
-        self.start()
-
-    def kill(self) -> None:
-        """Kill its first process with SIGKILL, wait until the others have followed it, and start it again."""
-        pid = self.cluster.pid()
-        assert pid is not None
-        children = psutil.Process(pid).children(recursive=True)
-        os.kill(pid, signal.SIGKILL)
-        _, left = psutil.wait_procs(children, timeout=60)
-        assert not left
-        self.start()
-
 
 @pytest.fixture(scope="module")
-def ours() -> Iterator[Ours]:
+def ours() -> Iterator[Mortal]:
     """Run a server of this module's own."""
-    folder = Path(tempfile.mkdtemp(prefix="localstore-faults-"))
-    password = secrets.token_urlsafe(24)
-    cluster = Cluster(folder, installed(18))
-    users = os.open(folder / "users.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    fcntl.flock(users, fcntl.LOCK_SH)
-    try:
-        cluster.create(password, durable=False)
-        started = Ours(cluster, folder / "users.lock", Server((HOST,), (0,), SUPERUSER, password, "postgres"))
-        started.start()
+    with mortal_server() as started:
         yield started
-    finally:
-        cluster.stop(fast=False)
-        os.close(users)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
-async def shaken(ours: Ours, tmp_path: Path) -> AsyncIterator[tuple[World, Wire]]:
+async def shaken(ours: Mortal, tmp_path: Path) -> AsyncIterator[tuple[World, Wire]]:
     """Return a busy world on that server, and a wire to it."""
     name = f"production_{secrets.token_hex(6)}"
     admin = await asyncpg.connect(ours.server.url)
@@ -111,7 +58,7 @@ def _copies(number: int) -> Test:
 @pytest.mark.parametrize("how", ["restart_at_once", "kill"])
 @pytest.mark.parametrize("moment", MOMENTS)
 async def test_F3_postgres_dies_and_comes_back_during_a_push(
-    shaken: tuple[World, Wire], ours: Ours, moment: str, how: str, monkeypatch: pytest.MonkeyPatch
+    shaken: tuple[World, Wire], ours: Mortal, moment: str, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The push goes on by itself, or ends with one error; the next one completes, and all is there once."""
     world, wire = shaken
@@ -158,7 +105,7 @@ async def test_F4_backends_terminated_during_a_push_are_replaced(
     await world.check_settled()
 
 
-async def test_P12_postgres_dies_right_after_it_was_given_the_commit(shaken: tuple[World, Wire], ours: Ours) -> None:
+async def test_P12_postgres_dies_right_after_it_was_given_the_commit(shaken: tuple[World, Wire], ours: Mortal) -> None:
     """Whether the COMMIT was in time or not, its batch takes effect once."""
     world, wire = shaken
     is_commit, given = promoting_commit(), asyncio.Event()
