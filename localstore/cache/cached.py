@@ -6,36 +6,29 @@ import hashlib
 from collections.abc import Awaitable, Callable, Iterable
 from functools import wraps
 from inspect import Signature, signature
-from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from localstore.cache import values
 from localstore.cache.interface import Cache, check_ttl
 from localstore.cache.keys import KEY_BYTES_MAX
+from localstore.errors import ConfigurationError
 
 DIGEST_BYTES: Final = 20
 
 
-class HasCache(Protocol):
-    """A tenant, or whatever else has a cache of its own."""
-
-    @property
-    def cache(self) -> Cache:
-        """Return the cache."""
-        ...
-
-
-O = TypeVar("O", bound=HasCache)  # noqa: E741 - the owner
+O = TypeVar("O")  # noqa: E741 - the owner
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 def cached(
-    *, ttl: float | None = None, tables: Iterable[Any] = ()
+    *, ttl: float | None = None, tables: Iterable[Any] = (), cache: Callable[..., Cache] | None = None
 ) -> Callable[[Callable[Concatenate[O, P], Awaitable[T]]], Callable[Concatenate[O, P], Awaitable[T]]]:
     """Keep what an `async` function returns, by its arguments, in the cache of its first one, a tenant.
 
     With `tables` (models or names) a result is made again as soon as a row of theirs changes, whoever changes it;
     without, after `ttl` seconds. One caller makes it while others wait. Arguments and results are what JSON can hold.
+    Where the first argument is no tenant, `cache` is given the call's arguments and returns the cache to use.
     """
     check_ttl(ttl)
     named = tuple(tables)
@@ -52,11 +45,22 @@ def cached(
                 return await function(owner, *args, **kwargs)
 
             key = _key(name, shape, owner, args, kwargs)
-            return await owner.cache.remember(key, make, ttl=ttl, tables=named)
+            place = _cache_of(owner) if cache is None else cache(owner, *args, **kwargs)
+            return await place.remember(key, make, ttl=ttl, tables=named)
 
         return call
 
     return decorate
+
+
+def _cache_of(owner: object) -> Cache:
+    found = getattr(owner, "cache", None)
+    if not isinstance(found, Cache):
+        raise ConfigurationError(
+            f"{type(owner).__name__} is no tenant, so @cached does not know which cache to use",
+            hint="pass a tenant first, or name the cache: @cached(cache=lambda storage, company: storage.cache(company))",
+        )
+    return found
 
 
 def _key(name: str, shape: Signature, owner: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:

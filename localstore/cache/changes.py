@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from localstore.errors import ConfigurationError
@@ -19,6 +19,10 @@ class Changes(Protocol):
 
         A table whose changes nobody follows is left out.
         """
+        ...
+
+    async def hold(self, made_from: Sequence[Mapping[str, str]]) -> list[bool]:
+        """Return for each value whether the tables that it was made from still are in the states that they had then."""
         ...
 
 
@@ -42,6 +46,11 @@ class FileChanges:
             return states
 
         return await database.read(read)
+
+    async def hold(self, made_from: Sequence[Mapping[str, str]]) -> list[bool]:
+        """Return for each value whether its states are those of now."""
+        now = await self.states({table for states in made_from for table in states})
+        return [all(now.get(table) == state for table, state in states.items()) for states in made_from]
 
 
 def table_names(tables: Iterable[Any]) -> tuple[str, ...]:

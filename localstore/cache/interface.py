@@ -14,7 +14,7 @@ from localstore.cache.failures import CacheFailure, RefusedEntry
 from localstore.cache.keys import Namespace
 from localstore.cache.once import Computations, compute
 from localstore.cache.patterns import compile_pattern
-from localstore.errors import CacheUnavailable, ConfigurationError, InvalidRow
+from localstore.errors import CacheUnavailable, ConfigurationError, InvalidRow, LocalStoreError
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -167,21 +167,18 @@ class Cache:
         (models or names) it is made again as soon as any row of theirs has changed.
         """
         full, seconds, names = self.namespace.key(key), check_ttl(ttl), table_names(tables)
-        # Asked before the value is made: a change in between then makes it look older than it is, never newer.
-        states = await self._states(names)
 
         async def look() -> tuple[bytes, Any] | None:
             stored = (await self.backend.get([full]))[0]
-            try:
-                data, made_from = values.unbind(stored) if stored is not None else (b"", None)
-                return (data, values.decode(data)) if made_from == states else None
-            except RefusedEntry as error:
-                self._failed(error)
-                return None
+            return None if stored is None else await self._valid(stored, names)
 
-        async def keep(data: bytes) -> None:
+        async def make_and_keep() -> bytes:
+            # Asked for before the value is made: what changes in between makes it look older than it is, never newer.
+            states = await self._states(names)
+            data = values.encode(await make())
             if len(data) <= values.VALUE_BYTES_MAX:
-                await self.backend.set([(full, values.bind(data, states))], seconds)
+                await self._guarded(self.backend.set([(full, values.bind(data, states))], seconds), None)
+            return data
 
         found = await self._guarded(look(), None)
         await self._count(int(found is not None), int(found is None))
@@ -189,8 +186,10 @@ class Cache:
             value: T = found[1]
             return value
         made = await self._computations.once(
-            (full, str(states)),
-            lambda: compute(self.backend, self.namespace.lock(key), make, look=look, keep=keep),
+            full,
+            lambda: compute(self.backend, self.namespace.lock(key), make_and_keep, look),
+            states=await self._states(names),
+            hold=self._hold,
         )
         # Everybody gets a value of their own: one that a caller changes must not change for the others.
         result: T = values.decode(made)
@@ -253,22 +252,44 @@ class Cache:
     async def _fresh(self, stored: dict[str, bytes]) -> dict[str, Any]:
         """Return the values of what was found, without those whose rows have changed."""
         found: dict[str, Any] = {}
-        bound: list[tuple[str, bytes, dict[str, str]]] = []
+        bound: dict[str, tuple[bytes, Mapping[str, str]]] = {}
         for key, entry in stored.items():
             try:
                 data, states = values.unbind(entry)
                 if states:
-                    bound.append((key, data, states))
+                    bound[key] = (data, states)
                 else:
                     found[key] = values.decode(data)
             except RefusedEntry as error:
                 self._failed(error)
-        if bound and self._changes is not None:
-            now = await self._changes.states({table for _, _, states in bound for table in states})
-            for key, data, states in bound:
-                if all(now.get(table) == state for table, state in states.items()):
-                    found[key] = values.decode(data)
+        if bound:
+            holding = await self._all_hold([states for _, states in bound.values()])
+            for key, holds in zip(bound, holding, strict=True):
+                if holds:
+                    found[key] = values.decode(bound[key][0])
         return found
+
+    async def _valid(self, stored: bytes, names: tuple[str, ...]) -> tuple[bytes, Any] | None:
+        """Return an entry's bytes and value if it was made from these tables, and they have not changed since."""
+        try:
+            data, made_from = values.unbind(stored)
+            if tuple(sorted(made_from)) == names and await self._hold(made_from):
+                return data, values.decode(data)
+        except RefusedEntry as error:
+            self._failed(error)
+        return None
+
+    async def _hold(self, made_from: Mapping[str, str]) -> bool:
+        return not made_from or (await self._all_hold([made_from]))[0]
+
+    async def _all_hold(self, made_from: list[Mapping[str, str]]) -> list[bool]:
+        """Return which of these states hold; none where nobody can tell."""
+        try:
+            if self._changes is not None:
+                return await self._changes.hold(made_from)
+        except LocalStoreError as error:
+            self._failed(CacheFailure(f"nobody can tell what changed: {error}"))
+        return [False] * len(made_from)
 
     async def _states(self, names: tuple[str, ...]) -> dict[str, str]:
         if not names:

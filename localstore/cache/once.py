@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final
 
-from localstore.cache import values
 from localstore.cache.backend import Backend
 from localstore.cache.failures import CacheFailure
 
@@ -33,27 +32,42 @@ Look = Callable[[], Awaitable[tuple[bytes, Any] | None]]
 """Looks whether there is a value by now, and returns its bytes and itself."""
 
 
+States = Mapping[str, str]
+
+
 @dataclass(slots=True)
 class Computations:
-    """What is being made in this process at the moment."""
+    """What is being made in this process at the moment, and from which states of the tables."""
 
-    running: dict[Any, asyncio.Task[bytes]] = field(default_factory=dict)
+    running: dict[Any, tuple[asyncio.Task[bytes], States]] = field(default_factory=dict)
 
-    async def once(self, key: object, make: Callable[[], Awaitable[bytes]]) -> bytes:
-        """Return what `make` makes, or what it is making already for another caller with this key.
+    async def once(
+        self,
+        key: str,
+        make: Callable[[], Awaitable[bytes]],
+        *,
+        states: States,
+        hold: Callable[[States], Awaitable[bool]],
+    ) -> bytes:
+        """Return what `make` makes, or what is being made for another caller with this key, unless that is too old.
 
         The work goes on when the caller that began it is cancelled: others may wait for it.
         """
         loop = asyncio.get_running_loop()
         place = (loop, key)
-        task = self.running.get(place)
-        if task is None:
-            task = self.running[place] = loop.create_task(_as_coroutine(make))
-            task.add_done_callback(lambda done: self._ended(place, done))
+        while (running := self.running.get(place)) is not None:
+            if await hold(running[1]):
+                return await asyncio.shield(running[0])
+            if self.running.get(place) is running:
+                break
+        task = loop.create_task(_as_coroutine(make))
+        self.running[place] = (task, states)
+        task.add_done_callback(lambda done: self._ended(place, done))
         return await asyncio.shield(task)
 
     def _ended(self, place: object, task: asyncio.Task[bytes]) -> None:
-        self.running.pop(place, None)
+        if self.running.get(place, (None,))[0] is task:
+            del self.running[place]
         if not task.cancelled():
             # Looking at the outcome keeps asyncio from reporting it where all callers were cancelled.
             task.exception()
@@ -62,12 +76,10 @@ class Computations:
 async def compute(
     backend: Backend,
     lock: str,
-    make: Callable[[], Awaitable[Any]],
-    *,
+    make: Callable[[], Awaitable[bytes]],
     look: Look,
-    keep: Callable[[bytes], Awaitable[None]],
 ) -> bytes:
-    """Return the value as bytes: made here and kept, or found because another process made it meanwhile."""
+    """Return the value as bytes: made here, or found because another process made it meanwhile."""
     owner = secrets.token_hex(16).encode()
     locked = False
     try:
@@ -77,14 +89,7 @@ async def compute(
         backend.failures.note(error)
         found = None
     try:
-        if found is not None:
-            return found
-        data = values.encode(await make())
-        try:
-            await keep(data)
-        except CacheFailure as error:
-            backend.failures.note(error)
-        return data
+        return await make() if found is None else found
     finally:
         if locked:
             try:

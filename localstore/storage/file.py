@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
+from localstore.cache.interface import Cache
 from localstore.config import DATA_PATH_DEFAULT, Settings
 from localstore.errors import StoreError, TenantNotFound
 from localstore.identifiers import check_platform, check_tenant_id
@@ -170,6 +171,10 @@ class FileStorage(StorageInterface):
             return platform_stats(tickets, articles)
 
         return await self._read(company_id, count, {})
+
+    def cache(self, company_id: str) -> Cache:
+        """Return the company's cache, its tenant's: it follows the rows of the file."""
+        return self.store.tenant(company_id).cache
 
     @property
     def closed(self) -> bool:

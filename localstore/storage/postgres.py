@@ -9,6 +9,9 @@ from typing import Any, ClassVar, TypeVar
 import asyncpg
 import stamina
 
+from localstore.cache.backends import caches_at
+from localstore.cache.interface import Cache
+from localstore.cache.production import ProductionChanges
 from localstore.config import Settings
 from localstore.errors import ConfigurationError, LocalStoreError, PostgresError, StoreError
 from localstore.identifiers import check_platform, check_tenant_id
@@ -88,6 +91,7 @@ class PostgresStorage(StorageInterface):
             statement_cache_size=settings.localstore_statement_cache,
         )
         self._target = schema
+        self._caches = caches_at(settings.data_path, settings)
         self._rows = {
             rows.table.name: ProductionRows(rows, schema)
             for rows in (TICKET.rows, ARTICLE.rows, PROGRESS.rows, CONVERSATION_ROWS)
@@ -218,6 +222,13 @@ class PostgresStorage(StorageInterface):
 
         return await self._read(company_id, count)
 
+    def cache(self, company_id: str) -> Cache:
+        """Return the company's cache, in Redis where REDIS_URL is set, else below DATA_PATH.
+
+        It follows production's rows. What is kept in it with `tables` has to be made through this storage.
+        """
+        return self._caches.of(company_id, changes=ProductionChanges(self._pool, company_id, self._target))
+
     @property
     def closed(self) -> bool:
         """Whether the storage was closed."""
@@ -227,6 +238,7 @@ class PostgresStorage(StorageInterface):
         """Close the connections."""
         if not self._closed:
             self._closed = True
+            await self._caches.close()
             await self._pool.close()
 
     async def _save(self, kind: ItemKind, company_id: str, platform: str, payload: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ import asyncpg
 import stamina
 
 from localstore.errors import ConfigurationError, MissingRights
+from localstore.postgres.changes import changes_sql
 from localstore.postgres.companies import companies_sql
 from localstore.postgres.policies import APP, OWNER, ROLES, roles_sql
 from localstore.postgres.quoting import quote_identifier
@@ -15,7 +16,7 @@ from localstore.schema.postgres import STAGING_SCHEMA, production_name
 from sync.production.rights import as_owner, owner_needed
 from sync.sql import sql
 
-FORMAT: Final = "localstore format 4"
+FORMAT: Final = "localstore format 5"
 """The comment on schema localstore: what it holds, for `is_prepared` to compare."""
 
 LOCK_TIMEOUT: Final = "30s"
@@ -72,6 +73,7 @@ async def _prepare(connection: asyncpg.Connection, target: str) -> None:
             for name in ("schema", "statistics", "logins", "feed"):
                 await connection.execute(sql(name))
             await connection.execute(companies_sql())
+            await connection.execute(changes_sql())
             await connection.execute("COMMENT ON SCHEMA localstore IS '" + FORMAT + "'")
     await _open_target(connection, target)
 

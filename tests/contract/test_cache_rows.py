@@ -261,3 +261,5 @@ async def test_arguments_make_the_key(tenant: Tenant) -> None:
         await echo(tenant)  # type: ignore[call-arg]
     with pytest.raises(ConfigurationError):
         cached(ttl=0)
+    with pytest.raises(ConfigurationError):
+        await echo("no tenant", 1)  # type: ignore[arg-type]

@@ -16,7 +16,10 @@ Act = Callable[..., AbstractAsyncContextManager[None]]
 
 PRODUCTION = ("tickets", "comments", "notes")
 # Policies call companies_of_login as whoever queries; it tells a login about itself only. The rest is for storages.
-APPLICATIONS = ["companies", "companies_of_login", "mode_of_company", "register_company"]
+APPLICATIONS = [
+    *("companies", "companies_of_login", "mode_of_company", "register_company"),
+    *("rows_unchanged", "states_of_rows"),
+]
 NOBODY = [pytest.param(None, id="unset"), pytest.param("", id="empty"), pytest.param("gamma", id="made-up")]
 CHANGES = {"tickets": "title = 'x'", "comments": "body = 'x'", "notes": "raw = '[]'"}
 OTHERS_ROW = {
