@@ -100,9 +100,14 @@ def _on_both_sides(
 ) -> Verdict:
     """Settle a row that both sides made: promotion compares such rows without a base, and so is it done here."""
     clashes = [place for place in differing if columns[place].policy is Policy.MANUAL or place in defects]
-    if clashes or pending.held or not pending.marked:
+    if pending.held or not pending.marked:
         return Verdict(conflicts=len(clashes))
-    wins = {place for place in differing if _theirs_win(columns[place], ours[place], theirs[place])}
+    wins = {
+        place for place in differing if place not in defects and _theirs_win(columns[place], ours[place], theirs[place])
+    }
+    if clashes:
+        # The row stays new, to become a conflict. Promotion settles these columns without a trace, so it is done now.
+        return Verdict(write=tuple(sorted(wins)), conflicts=len(clashes))
     stay = tuple(Rebased(place, theirs=True) for place in differing if place not in wins)
     return Verdict(write=tuple(sorted(wins)), marks=stay)
 

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from localstore import LocalStore
@@ -26,7 +26,7 @@ from localstore.sqlite.layout import read_catalogue
 from sync import SyncEngine, batches
 from sync.changes import changes
 from sync.verify.differences import Difference, Why
-from tests.properties.test_sync_properties import LOCAL, MANUAL, THEIRS, Step, make_tables
+from tests.properties.test_sync_properties import LOCAL, MANUAL, THEIRS, Step, bounded, make_tables
 
 EXAMPLES: Final = int(os.environ.get("LOCALSTORE_STORIES", "5"))
 PULLS: Final = ("pull", "pull", "pull", "push", "promote", "promote", "rollback", "rebase")
@@ -207,14 +207,11 @@ def stage(production: str) -> Iterator[Stage]:
     opened.close()
 
 
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
-)
+@pytest.mark.timeout(900)
+@bounded(EXAMPLES)
 @given(story=st.lists(steps, min_size=4, max_size=20))
 @example(story=[(1, Step("put parent", 1, 1, "x")), (0, Step("move parent", 1, 2, "x"))])
+@example(story=[(0, Step("put parent", 2, 1, "x")), (0, Step("their parent", 2, 1, "x"))])
 def test_two_boxes_and_an_application_lose_nothing(stage: Stage, story: list[tuple[int, Step]]) -> None:
     """After each pull every difference waits, is held or is left alone by name, and what waited kept its value."""
     stage.runner.run(stage.told(story))

@@ -21,7 +21,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from localstore import LocalStore
@@ -453,15 +453,20 @@ def stage(production: str) -> Iterator[Stage]:
     opened.close()
 
 
+def bounded(examples: int) -> settings:
+    """Return the settings of stories. What varies around a failure is not looked for: each story takes a while."""
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
+        print_blob=True,
+    )
+
+
 def stories(strategy: st.SearchStrategy[list[Step]]) -> Callable[[Any], Any]:
     """Return the decorators of a test over stories."""
-    suppressed = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
-
-    def decorate(test: Any) -> Any:
-        bounded = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=suppressed, print_blob=True)
-        return bounded(given(story=strategy)(test))
-
-    return decorate
+    return lambda test: bounded(EXAMPLES)(given(story=strategy)(test))
 
 
 @pytest.mark.timeout(900)
