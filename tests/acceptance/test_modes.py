@@ -33,7 +33,7 @@ async def test_real_tickets_go_to_production_and_back(helpdesk_data: Path, tmp_p
     assert sync("push", "--promote", *both).code == 0
     confirmed: dict[str, str] = {}
     for number, (verb, start, end, point) in enumerate(ROUND):
-        follower = Follower(data, production, COMPANY, f"round{number}")
+        follower = Follower(data, production, COMPANY, f"round{number}", hybrid=True)
         killed = Command(
             *("mode", verb, COMPANY, "--data", data),
             url=production,

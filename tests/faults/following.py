@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import sqlite3
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Final
 
-from localstore import FileStorage, PostgresStorage
+from localstore import FileStorage, PostgresStorage, StorageInterface
 from localstore.config import Settings
 from localstore.errors import StoreBusy, WrongMode
+from sync import HybridStorage
 
 _processes = multiprocessing.get_context("forkserver")
 
@@ -27,11 +28,17 @@ WAIT_SECONDS: Final = 0.3
 _GUARDED = "localstore: tenant"
 
 
-async def _follow(data: str, url: str, company: str, name: str, orders: Connection) -> dict[str, str]:
+async def _follow(data: str, url: str, company: str, name: str, *, hybrid: bool, orders: Connection) -> dict[str, str]:
     """Write until told to stop; return what was confirmed last of each ticket."""
     confirmed: dict[str, str] = {}
     settings = Settings(localstore_busy_timeout=WAIT_SECONDS)
-    async with FileStorage(data, settings=settings) as file, PostgresStorage(url) as direct:
+    async with AsyncExitStack() as stack:
+        made: list[StorageInterface] = (
+            [HybridStorage(data, url, settings=settings)]
+            if hybrid
+            else [FileStorage(data, settings=settings), PostgresStorage(url)]
+        )
+        storages = [await stack.enter_async_context(storage) for storage in made]
         revision = 0
         while not orders.poll():
             revision += 1
@@ -40,7 +47,7 @@ async def _follow(data: str, url: str, company: str, name: str, orders: Connecti
                 if _by_shell(Path(data), company, ticket, str(revision)):
                     confirmed[ticket] = str(revision)
             else:
-                for storage in (file, direct):
+                for storage in storages:
                     try:
                         await storage.save_ticket(company, "jira", {"id": ticket, "subject": str(revision)})
                     except (WrongMode, StoreBusy):
@@ -69,16 +76,21 @@ def _by_shell(data: Path, company: str, ticket: str, title: str) -> bool:
     return True
 
 
-def _be(data: str, url: str, company: str, name: str, orders: Connection) -> None:
-    orders.send(asyncio.run(_follow(data, url, company, name, orders)))
+def _be(data: str, url: str, company: str, name: str, hybrid: bool, orders: Connection) -> None:
+    orders.send(asyncio.run(_follow(data, url, company, name, hybrid=hybrid, orders=orders)))
 
 
 class Follower:
-    """One such process: started when made, stopped by `stop`, which returns the titles that were confirmed last."""
+    """One such process: started when made, stopped by `stop`, which returns the titles that were confirmed last.
 
-    def __init__(self, data: Path, url: str, company: str, name: str) -> None:
+    With `hybrid` it has the one storage that finds the right side itself, and pushes in the background, too.
+    """
+
+    def __init__(self, data: Path, url: str, company: str, name: str, *, hybrid: bool = False) -> None:
         self._orders, theirs = _processes.Pipe()
-        self._process: ForkServerProcess = _processes.Process(target=_be, args=(str(data), url, company, name, theirs))
+        self._process: ForkServerProcess = _processes.Process(
+            target=_be, args=(str(data), url, company, name, hybrid, theirs)
+        )
         self._process.start()
         theirs.close()
         assert self._orders.recv() == "writing"

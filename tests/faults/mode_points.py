@@ -40,7 +40,7 @@ MODE_POINTS: dict[tuple[str, str], dict[str, Callable[[], None]]] = {
     ("hybrid", "postgresql"): {
         "carried while others write": before("sync.modes", "set_mode"),
         "closed, nothing carried yet": after("sync.modes:Modes", "_mirror"),
-        "closed, the rest sealed": before("sync.pipeline", "stage", nth=2),
+        "closed, the rest staged": after("sync.pipeline", "send", nth=2),
         "closed, the rest promoted": after("sync.pipeline", "promote_staged", nth=2),
         "compared, nothing declared": _NOTHING_DECLARED,
         "COMMIT is sent, its answer not read": _commit_sent,

@@ -27,7 +27,7 @@ FOUND = {
     ("hybrid", "postgresql"): {
         "carried while others write": ("hybrid", "hybrid"),
         "closed, nothing carried yet": ("hybrid", "advancing"),
-        "closed, the rest sealed": ("hybrid", "advancing"),
+        "closed, the rest staged": ("hybrid", "advancing"),
         "closed, the rest promoted": ("hybrid", "advancing"),
         "compared, nothing declared": ("hybrid", "advancing"),
         "COMMIT is sent, its answer not read": ("postgresql", "advancing"),
