@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from localstore.storage.file import FileStorage
     from localstore.storage.interface import StorageInterface
     from localstore.storage.postgres import PostgresStorage
+    from localstore.storage.uploads import FileStorageManager, file_storage
     from localstore.store import LocalStore
     from localstore.tenant import Tenant
 
@@ -67,6 +68,7 @@ __all__ = [
     "Conversation",
     "DecimalText",
     "FileStorage",
+    "FileStorageManager",
     "ForeignFile",
     "InvalidIdentifier",
     "InvalidRow",
@@ -102,6 +104,7 @@ __all__ = [
     "as_text",
     "cache_manager",
     "cached",
+    "file_storage",
     "get_storage",
 ]
 
@@ -114,6 +117,7 @@ _LAZY = {
     "Conversation": "localstore.helpdesk",
     "DecimalText": "localstore.columns",
     "FileStorage": "localstore.storage.file",
+    "FileStorageManager": "localstore.storage.uploads",
     "JSONText": "localstore.columns",
     "KnowledgeArticle": "localstore.helpdesk",
     "LocalStore": "localstore.store",
@@ -131,6 +135,7 @@ _LAZY = {
     "as_text": "localstore.columns",
     "cache_manager": "localstore.cache.platforms",
     "cached": "localstore.cache.cached",
+    "file_storage": "localstore.storage.uploads",
     "get_storage": "localstore.storage.factory",
 }
 """What needs SQLAlchemy or pydantic, by the module that defines it: importing them takes most of a second."""

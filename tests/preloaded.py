@@ -6,7 +6,10 @@ import asyncpg  # noqa: F401
 import pytest  # noqa: F401
 import stamina  # noqa: F401
 
+import localstore.blobs.file_index
+import localstore.blobs.local_objects
 import localstore.cli.backup
+import localstore.cli.blobs
 import localstore.cli.interchange
 import localstore.cli.postgres
 import localstore.cli.schema
@@ -14,7 +17,8 @@ import localstore.cli.store
 import localstore.evolution
 import localstore.helpdesk.models
 import localstore.sqlite.rows
-import localstore.sqlite.session  # noqa: F401
+import localstore.sqlite.session
+import localstore.storage.places  # noqa: F401
 import sync.cli
 import sync.cli.demo
 import sync.schema.compare

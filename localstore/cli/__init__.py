@@ -27,6 +27,7 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "postgres": "postgres",
     "schema": "schema",
     "cache": "cache",
+    "blobs": "blobs",
 }
 """Our own subcommands, each with the module beside this one whose `add_to` adds it."""
 
