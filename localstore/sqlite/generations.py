@@ -38,6 +38,11 @@ def move(connection: sqlite3.Connection, tables: Iterable[int]) -> None:
         _write(connection, facts)
 
 
+def moved(connection: sqlite3.Connection, table: int) -> int:
+    """Return how often rows of a table changed without leaving marks."""
+    return _read(connection).get(str(table), {"moved": 0})["moved"]
+
+
 @dataclass(slots=True)
 class Generations:
     """Reads generations again and again, each time looking only at the marks made since the last time."""

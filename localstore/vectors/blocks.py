@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -29,11 +29,11 @@ class Block:
     metadata: list[str]
     lengths: NDArray[np.float64]
     codes: dict[str, tuple[NDArray[np.int32], dict[tuple[str, object], int]]] = field(default_factory=dict)
+    bytes: int = field(init=False)
 
-    @property
-    def bytes(self) -> int:
-        """Return about how much memory the block takes."""
-        return int(self.rows.nbytes) + sum(map(len, self.metadata)) + ITEM_BYTES * len(self.items)
+    def __post_init__(self) -> None:
+        """Note about how much memory the block takes."""
+        self.bytes = int(self.rows.nbytes) + sum(map(len, self.metadata)) + ITEM_BYTES * len(self.items)
 
     def passing(self, where: Sequence[tuple[str, tuple[Scalar, ...]]]) -> NDArray[np.bool_]:
         """Return which rows have, for each key, one of the values that will do."""
@@ -43,6 +43,21 @@ class Block:
             wanted = [known[found] for choice in choices if (found := scalar(choice)) in known]
             passing &= np.isin(codes, np.array(wanted, np.int32))
         return passing
+
+    def without(self, items: Collection[str]) -> Block:
+        """Return the block without the rows of these items: itself where it has none of them."""
+        kept = [place for place, item in enumerate(self.items) if item not in items]
+        return self if len(kept) == len(self.items) else self.chosen(kept)
+
+    def chosen(self, places: list[int]) -> Block:
+        """Return a block of these rows alone."""
+        return Block(
+            [self.items[place] for place in places],
+            self.rows[places],
+            [self.hashes[place] for place in places],
+            [self.metadata[place] for place in places],
+            self.lengths[places],
+        )
 
     def _coded(self, key: str) -> tuple[NDArray[np.int32], dict[tuple[str, object], int]]:
         found = self.codes.get(key)
@@ -61,12 +76,23 @@ def block_of(rows: Sequence[tuple[str, bytes, str | None, str | None]], dimensio
     """Make a block of (item, embedding, content hash, metadata) rows; vectors without a direction are left out."""
     numbers = np.frombuffer(b"".join(row[1] for row in rows), "<f4").reshape(len(rows), dimension)
     with np.errstate(all="ignore"):
-        lengths = np.sqrt(np.einsum("ij,ij->i", numbers, numbers, dtype=np.float64))
+        # Row by row in one order, so that equal vectors have equal lengths wherever they stand.
+        lengths = np.sqrt(np.square(numbers, dtype=np.float64).sum(axis=1))
     usable = np.isfinite(lengths) & (lengths > 0)
-    if not usable.all():
-        rows = [row for row, use in zip(rows, usable, strict=True) if use]
-        numbers, lengths = numbers[usable], lengths[usable]
-    return Block([row[0] for row in rows], numbers, [row[2] for row in rows], [row[3] or "{}" for row in rows], lengths)
+    items, hashes = [row[0] for row in rows], [row[2] for row in rows]
+    block = Block(items, numbers, hashes, [row[3] or "{}" for row in rows], lengths)
+    return block if usable.all() else block.chosen(np.flatnonzero(usable).tolist())
+
+
+def joined(one: Block, other: Block) -> Block:
+    """Return a block with the rows of both."""
+    return Block(
+        one.items + other.items,
+        np.concatenate((one.rows, other.rows)),
+        one.hashes + other.hashes,
+        one.metadata + other.metadata,
+        np.concatenate((one.lengths, other.lengths)),
+    )
 
 
 def search(blocks: Iterable[Block], query: Query) -> list[Match]:

@@ -108,23 +108,27 @@ class QdrantVectors(VectorsInterface):
 
     async def _search(self, query: Query) -> list[Match]:
         with translated(self._qdrant):
-            known = await self._dimension(query.model)
-            if known is None:
-                return []
-            if known != query.dimension:
-                raise other_dimension(query.model, known, query.dimension)
             limit = query.k + MORE
             while True:
                 points = await self._nearest(query, limit)
                 if len(points) < limit or _is_beyond(points[-1].score, points[query.k - 1].score):
                     break
                 limit *= 2
+            if not points:
+                await self._refuse_other_dimension(query)
         # Measured again here, in 64 bits: equal vectors get equal scores, and all places give the same ones.
         rows = [_row(point, query.dimension) for point in points]
         asked = Query(query.model, query.embedding, query.k, query.metric, ())
         return search([block_of(rows, query.dimension)] if rows else [], asked)
 
+    async def _refuse_other_dimension(self, query: Query) -> None:
+        known = await self._dimension(query.model)
+        if known is not None and known != query.dimension:
+            raise other_dimension(query.model, known, query.dimension)
+
     async def _nearest(self, query: Query, limit: int) -> list[models.ScoredPoint]:
+        if _name(query.dimension, query.metric) not in await self._known():
+            return []
         found = await self._client.query_points(
             self._collection,
             query=query.embedding.tolist(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import sqlite3
 import struct
@@ -12,15 +13,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from localstore import LocalStore
+from localstore import LocalStore, Tenant
 from localstore.errors import StoreError
-from localstore.vectors import HashingEmbedder
+from localstore.sqlite import marks
+from localstore.vectors import HashingEmbedder, Match
 from localstore.vectors.blocks import search
 from localstore.vectors.matrices import Matrices
-from localstore.vectors.values import METRICS, check_query
+from localstore.vectors.values import METRICS, Query, check_query
 from tests.contract.test_vectors import crowd, told
 
 BATCH = 50
+
+REPLACE = """REPLACE INTO vectors (company_id, model, item, dimension, content_hash, metadata, embedding)
+    SELECT company_id, model, ?, dimension, content_hash, metadata, embedding FROM vectors WHERE model = 'm' LIMIT 1"""
 
 PUTTING = f"""
 import asyncio, sys
@@ -38,6 +43,13 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+async def answer(tenant: Tenant, kept: Matrices, query: Query) -> list[Match]:
+    """Return what a search answers that keeps its vectors there."""
+    return await tenant.database.read(
+        lambda file: search(kept.blocks(tenant.database, file, query.model, query.dimension), query)
+    )
 
 
 async def test_the_table_is_made_with_the_first_vector_and_captured_from_then_on(tmp_path: Path) -> None:
@@ -87,6 +99,46 @@ async def test_a_search_sees_what_another_tool_wrote(tmp_path: Path) -> None:
             await store.tenant("acme").vectors.put("kb/1", [1, 0], model="m")
 
 
+@pytest.mark.parametrize("seed", range(3))
+async def test_what_is_kept_in_memory_is_what_the_file_holds(tmp_path: Path, seed: int) -> None:
+    """After any run of writes by any tool, with marks trimmed in between, a search answers as one that reads it all."""
+    chance = random.Random(seed)
+    vectors = crowd(60, 4, seed)
+    async with LocalStore(tmp_path, models=[]) as store:
+        tenant = await store.tenant("acme").open()
+        await tenant.vectors.put_many(vectors[:40], model="m")
+        shell = sqlite3.connect(tmp_path / "acme" / "store.db", isolation_level=None)
+        for _ in range(60):
+            vector = chance.choice(vectors)
+            match chance.choice(("put", "many", "delete", "shell", "rename", "replace", "other", "trim", "model")):
+                case "put":
+                    await tenant.vectors.put(vector.item, chance.choice(vectors).embedding, model="m")
+                case "many":
+                    await tenant.vectors.put_many(chance.sample(vectors, 20), model="m")
+                case "delete":
+                    await tenant.vectors.delete(vector.item, model="m")
+                case "shell":
+                    shell.execute("UPDATE vectors SET metadata = ? WHERE item = ?", ('{"of": 9}', vector.item))
+                case "rename":
+                    shell.execute("UPDATE OR REPLACE vectors SET item = 'x' || item WHERE item = ?", (vector.item,))
+                case "replace":
+                    shell.execute(REPLACE, (vector.item,))
+                case "other":
+                    await tenant.vectors.put(vector.item, vector.embedding, model="n")
+                case "trim":
+                    await tenant.database.write(lambda file: marks.trim(file, marks.newest(file)))
+                case "model" if chance.random() < 0.2:
+                    await tenant.vectors.delete_model("m")
+                    await tenant.vectors.put_many(vectors[:40], model="m")
+            query = check_query(
+                "m", vector.embedding, 100, "cosine", {"of": [1, 2, 9]} if chance.random() < 0.5 else None
+            )
+            whole = await answer(tenant, Matrices(), query)
+            kept = await tenant.vectors.search(vector.embedding, model="m", k=100, where=dict(query.where))
+            assert kept == whole
+        shell.close()
+
+
 async def test_memory_is_bounded_and_changes_no_answer(tmp_path: Path) -> None:
     """Models beyond the limit make room for each other, and one that never fits is read block by block."""
     async with LocalStore(tmp_path, models=[]) as store:
@@ -100,15 +152,11 @@ async def test_memory_is_bounded_and_changes_no_answer(tmp_path: Path) -> None:
             for model in ("a", "b", "a", "c"):
                 for metric in METRICS:
                     query = check_query(model, np.asarray(vectors[5].embedding), 30, metric, {"even": False})
-                    answer = await tenant.database.read(
-                        lambda file, query=query, kept=kept: search(  # type: ignore[misc]
-                            kept.blocks(tenant.database, file, query.model, 16), query
-                        )
-                    )
+                    found = await answer(tenant, kept, query)
                     whole = await tenant.vectors.search(
                         query.embedding, model=model, k=30, metric=metric, where={"even": False}
                     )
-                    assert told(answer) == told(whole)
+                    assert told(found) == told(whole)
                 assert kept.bytes <= limit
         assert kept.bytes == 0
 
