@@ -50,11 +50,11 @@ class Ticket(NaturalModel, table=True):
     __key__: ClassVar[tuple[str, ...]] = ("company_id", "platform", "ticket_id")
     __tablename__: ClassVar[Any] = "tickets"
     __table_args__ = (
-        Index("ix_tickets_status", "company_id", "platform", "status"),
-        Index("ix_tickets_priority", "company_id", "platform", "priority"),
-        Index("ix_tickets_assignee", "company_id", "platform", "assignee_email"),
-        Index("ix_tickets_processed", "company_id", "platform", "is_processed"),
-        Index("ix_tickets_processing_status", "company_id", "platform", "processing_status"),
+        Index("ix_tickets_status", "company_id", "platform", "status", "created_at"),
+        Index("ix_tickets_priority", "company_id", "platform", "priority", "created_at"),
+        Index("ix_tickets_assignee", "company_id", "platform", "assignee_email", "created_at"),
+        Index("ix_tickets_processed", "company_id", "platform", "is_processed", "created_at"),
+        Index("ix_tickets_processing_status", "company_id", "platform", "processing_status", "created_at"),
         Index("ix_tickets_created_at", "company_id", "platform", "created_at"),
     )
 

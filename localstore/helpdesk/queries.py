@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, CompoundSelect, Select, case, collate, func, literal_column, or_, union_all
+from sqlalchemy import select as select_columns
+from sqlalchemy.orm import aliased
 from sqlmodel import select
 
 from localstore.helpdesk.filters import After, Choice, TicketFilters
@@ -17,8 +19,19 @@ CONVERSATIONS: Final = Conversation.metadata.tables["conversations"].c
 
 STATUS: Final = "status"
 PRIORITY: Final = "priority"
+ASSIGNEE: Final = "assignee_email"
 PROCESSED: Final = "processed"
 YES: Final = "yes"
+
+ALTERNATIVES_MAX: Final = 16
+"""Of more values than these most pages hold none, and each costs a search."""
+
+OFFSET_MAX: Final = 10_000
+"""Further on, a page of each of several values would hold more tickets than one walk over all of them reads."""
+
+# Written as equality, since that is what both databases look up in an index.
+_PROCESSED: Final = TICKETS.is_processed == literal_column("true")
+_UNPROCESSED: Final = (TICKETS.is_processed == literal_column("false"), TICKETS.is_processed.is_(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +57,15 @@ def page(place: Place, filters: TicketFilters, *, limit: int | None, offset: int
     Postgres keeps absent values last in an index, so they come first where it is read backwards; that order is the
     one which both databases take straight from the index.
     """
-    statement = select(Ticket).where(*place.holds(TICKETS), *_conditions(filters))
-    if after is not None:
-        statement = statement.where(*_following(place, after))
-    statement = statement.order_by(TICKETS.created_at.desc().nulls_first(), place.by_bytes(TICKETS.ticket_id))
-    if limit is not None:
-        statement = statement.limit(limit)
-    return statement.offset(offset) if offset else statement
+    here = (*place.holds(TICKETS), *(() if after is None else _following(place, after)))
+    kinds, rest = _alternatives(filters)
+    if limit is None or offset > OFFSET_MAX or not 1 < len(kinds) <= ALTERNATIVES_MAX:
+        return _ordered(place, select(Ticket).where(*here, *_conditions(filters)), TICKETS, limit, offset)
+    # An index has the tickets of one status in their order, but not those of two: each gives a page of its own.
+    wanted = [select_columns(*TICKETS).where(*here, kind, *_conditions(rest)) for kind in kinds]
+    pages = [_ordered(place, tickets, TICKETS, limit + offset).subquery() for tickets in wanted]
+    found = union_all(*map(select_columns, pages)).subquery()
+    return _ordered(place, select(aliased(Ticket, found)), found.c, limit, offset)
 
 
 def ticket(place: Place, ticket_id: str) -> Select[Any]:
@@ -89,23 +104,32 @@ def statistics(place: Place) -> CompoundSelect[Any]:
     )
 
 
+def _ordered(place: Place, statement: Select[Any], columns: Any, limit: int | None, offset: int = 0) -> Select[Any]:
+    statement = statement.order_by(columns.created_at.desc().nulls_first(), place.by_bytes(columns.ticket_id))
+    if limit is not None:
+        statement = statement.limit(limit)
+    return statement.offset(offset) if offset else statement
+
+
+def _alternatives(filters: TicketFilters) -> tuple[Sequence[ColumnElement[bool]], TicketFilters]:
+    """Return what one filter lets through as conditions of which a ticket meets at most one, and the other filters.
+
+    Of several filters it is the one that tells most tickets apart.
+    """
+    for name in (ASSIGNEE, STATUS, PRIORITY):
+        choice: Choice = getattr(filters, name) or ()
+        if len(choice) > 1:
+            return [_is_one_of(TICKETS[name], (value,)) for value in choice], replace(filters, **{name: None})
+    if filters.is_processed is False:
+        return _UNPROCESSED, replace(filters, is_processed=None)
+    return (), filters
+
+
 def _conditions(filters: TicketFilters) -> list[ColumnElement[bool]]:
-    conditions = [
-        _is_one_of(column, choice)
-        for column, choice in (
-            (TICKETS.status, filters.status),
-            (TICKETS.priority, filters.priority),
-            (TICKETS.assignee_email, filters.assignee_email),
-        )
-        if choice is not None
-    ]
+    choices = ((name, getattr(filters, name)) for name in (STATUS, PRIORITY, ASSIGNEE))
+    conditions = [_is_one_of(TICKETS[name], choice) for name, choice in choices if choice is not None]
     if filters.is_processed is not None:
-        # Written as equality, since that is what both databases look up in an index.
-        conditions.append(
-            TICKETS.is_processed == literal_column("true")
-            if filters.is_processed
-            else or_(TICKETS.is_processed == literal_column("false"), TICKETS.is_processed.is_(None))
-        )
+        conditions.append(_PROCESSED if filters.is_processed else or_(*_UNPROCESSED))
     if filters.since is not None:
         conditions.append(TICKETS.created_at >= filters.since)
     if filters.until is not None:
@@ -114,6 +138,9 @@ def _conditions(filters: TicketFilters) -> list[ColumnElement[bool]]:
 
 
 def _is_one_of(column: Any, choice: Choice) -> ColumnElement[bool]:
+    if choice == (None,):
+        absent: ColumnElement[bool] = column.is_(None)
+        return absent
     present: ColumnElement[bool] = column.in_([value for value in choice if value is not None])
     return or_(present, column.is_(None)) if None in choice else present
 

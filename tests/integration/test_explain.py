@@ -58,6 +58,18 @@ HOT: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
     "conversations": ("get_conversations", (*ACME, ["T-7", "T-8"]), {}),
 }
 
+# Whatever the share of tickets that meet them, these lists read no others.
+OWN_INDEX: dict[str, str] = {
+    "a page by key of a status": " ix_tickets_status (company_id=? AND platform=? AND status=?",
+    "a list by status": " ix_tickets_status (company_id=? AND platform=? AND status=?",
+    "a list by statuses": " ix_tickets_status (company_id=? AND platform=? AND status=?",
+    "a list by a status or none": " ix_tickets_status (company_id=? AND platform=? AND status=?",
+    "a list by priority": " ix_tickets_priority (company_id=? AND platform=? AND priority=?",
+    "a list by assignee": " ix_tickets_assignee (company_id=? AND platform=? AND assignee_email=?",
+    "a list by processed": " ix_tickets_processed (company_id=? AND platform=? AND is_processed=?",
+    "a list by not processed": " ix_tickets_processed (company_id=? AND platform=? AND is_processed=?",
+}
+
 _FILL_SQLITE = """
 WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :rows)
 INSERT INTO tickets (company_id, id, platform, ticket_id, created_at, updated_at, title, status, priority,
@@ -90,6 +102,8 @@ SELECT company_id, gen_random_uuid(), platform, ticket_id, '1', created_at, repe
 ORDER BY created_at LIMIT 10000
 """
 
+_ALL_VISIBLE = "SELECT relallvisible = relpages FROM pg_class WHERE oid = $1::text::regclass"
+
 
 @pytest.fixture
 async def tenant(tmp_path: Path) -> AsyncIterator[Tenant]:
@@ -106,10 +120,15 @@ async def pool(production: str, login: Login) -> AsyncIterator[Pool]:
     await make_tables(production)
     async with connection_to(Server.parse(production)) as owner:
         await owner.execute("SET statement_timeout = '60s'")
+        await owner.execute("SET default_statistics_target = 1000")  # No sample, but every row.
         for table, statement in (("tickets", _FILL_POSTGRES), ("conversations", _FILL_CONVERSATIONS)):
+            # Beside a worker of the server's own, VACUUM could not tell that every row is seen by all.
+            await owner.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
             await owner.execute(statement)
             # Without statistics of the tickets each conversation's foreign key would be looked up by a poor plan.
             await owner.execute(f"VACUUM ANALYZE {table}")
+            while not await owner.fetchval(_ALL_VISIBLE, table):
+                await owner.execute(f"VACUUM {table}")
     async with Pool(Server.parse(login("app_user")), max_size=1) as pool:
         yield pool
 
@@ -122,10 +141,10 @@ async def test_every_hot_query_goes_by_a_companys_index_in_sqlite(tenant: Tenant
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
         asked.append((statement, parameters))
 
-    async def plan(statement: str, parameters: Any) -> list[str]:
+    async def plan(statement: str, parameters: Any) -> list[tuple[int, str]]:
         explained = f"EXPLAIN QUERY PLAN {statement}"
         rows = await tenant.database.read(lambda connection: connection.execute(explained, parameters).fetchall())
-        return [row[3] for row in rows]
+        return [(parent, line) for _, parent, _, line in rows]
 
     for prepare in ("ANALYZE", "PRAGMA optimize"):
         for name, (method, arguments, options) in HOT.items():
@@ -138,12 +157,15 @@ async def test_every_hot_query_goes_by_a_companys_index_in_sqlite(tenant: Tenant
             assert queries, name
             for query in queries:
                 lines = await plan(*query)
-                reads = [line for line in lines if " tickets" in line or " conversations" in line]
+                reads = [line for _, line in lines if re.search(r" (tickets|conversations)\b", line)]
                 assert reads, name
                 for line in reads:
                     assert re.match(r"SEARCH .* INDEX \w+ \(company_id=\? AND platform=\?", line), (name, lines)
-                # Only what shares a moment is sorted, so that a page ends the search.
-                assert method != "get_tickets" or "USE TEMP B-TREE FOR ORDER BY" not in lines, (name, lines)
+                    assert name not in OWN_INDEX or OWN_INDEX[name] in line, (name, lines)
+                # Where tickets are read only those of one moment are sorted, so that a page ends the search.
+                reading = {parent for parent, line in lines if line in reads}
+                sorting = {parent for parent, line in lines if line == "USE TEMP B-TREE FOR ORDER BY"}
+                assert method != "get_tickets" or not reading & sorting, (name, lines)
         await tenant.database.write(partial(_run, prepare))
 
 

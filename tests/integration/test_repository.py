@@ -16,6 +16,7 @@ from localstore.errors import ConfigurationError, InvalidIdentifier, InvalidRow,
 from localstore.helpdesk import Conversation, Ticket
 from localstore.helpdesk.filters import After
 from localstore.helpdesk.models import natural_id
+from localstore.helpdesk.queries import ALTERNATIVES_MAX, OFFSET_MAX
 from localstore.helpdesk.repository import TicketRepository
 from localstore.postgres.connect import Server
 from localstore.postgres.pool import Pool
@@ -144,19 +145,36 @@ async def test_a_filter_chooses_what_it_says(both: Both) -> None:
         assert ids(await both.ask("get_tickets", *ACME, filters)) == expected(chosen), filters
 
 
-async def test_pages_by_offset_and_by_key_make_up_the_list(both: Both) -> None:
-    """Pages of any size, taken by offset or after a ticket, are the list, nothing twice and nothing missing."""
-    whole = expected(lambda _: True)
-    for size in (1, 2, 5, 24, 30):
+@pytest.mark.parametrize(
+    ("filters", "chosen"),
+    [
+        ({}, lambda _: True),
+        *(CASES[at] for at in (3, 10, 14)),
+        ({"priority": ["low", "high"], "is_processed": False}, None),
+    ],
+)
+async def test_pages_by_offset_and_by_key_make_up_the_list(both: Both, filters: dict[str, Any], chosen: Any) -> None:
+    """Pages of any size, by offset or after a ticket, are the list, nothing twice and nothing missing."""
+    whole = ids(await both.ask("get_tickets", *ACME, filters, None))
+    assert whole
+    assert chosen is None or whole == expected(chosen)
+    for size in (1, 5, 24) if filters else (1, 2, 5, 24, 30):
         by_offset: list[str] = []
-        while page := await both.ask("get_tickets", *ACME, None, size, len(by_offset)):
+        while page := await both.ask("get_tickets", *ACME, filters, size, len(by_offset)):
             by_offset += ids(page)
         by_key: list[str] = []
         last: Ticket | After | None = None
-        while page := await both.ask("get_tickets", *ACME, limit=size, after=last):
+        while page := await both.ask("get_tickets", *ACME, filters, limit=size, after=last):
             by_key += ids(page)
             last = page[-1]
         assert by_offset == by_key == whole
+
+
+async def test_values_beyond_what_is_searched_one_by_one_are_found_all_the_same(both: Both) -> None:
+    """So many values that no page is made of each, and an offset so far that none is, give the same tickets."""
+    statuses = ["open", "pending", *map(str, range(ALTERNATIVES_MAX))]
+    assert ids(await both.ask("get_tickets", *ACME, {"status": statuses})) == expected(CASES[2][1])
+    assert await both.ask("get_tickets", *ACME, {"status": ["open", "pending"]}, 100, OFFSET_MAX + 1) == []
 
 
 async def test_a_page_by_key_keeps_to_its_filter(both: Both) -> None:

@@ -191,6 +191,30 @@ async def test_an_index_goes_only_if_it_was_ours(root: Path) -> None:
     assert "by_text" not in names
 
 
+async def test_an_index_that_gains_a_column_is_made_again(root: Path) -> None:
+    """A file goes on with the index it has; apply gives it the model's, and the rows are due for nothing."""
+    name = "by_text"
+    await made(root, note(Index(name, "company_id", "text"), text=str), {"text": "one"})
+    settled(root)
+    longer = note(Index(name, "company_id", "text", "created_at"), text=str)
+    async with LocalStore(root, models=[longer]) as store:
+        assert [row.text for row in await store.tenant("acme").find(longer)] == ["one"]
+    change = await applied(root, longer)
+    assert sorted(str(step) for step in change.tenants[0].steps) == [
+        "evolving_notes: add index by_text",
+        "evolving_notes: drop index by_text",
+    ]
+    with connected(root) as connection:
+        assert [row[2] for row in connection.execute(f"PRAGMA index_info({name})")] == [
+            "company_id",
+            "text",
+            "created_at",
+        ]
+        assert connection.execute("SELECT text FROM evolving_notes").fetchall() == [("one",)]
+    assert due(root)["evolving_notes"] is False
+    assert (await applied(root, longer)).tenants[0].state == "current"
+
+
 async def test_a_widened_column_keeps_its_values_and_what_is_attached(root: Path) -> None:
     """Whole numbers become decimals by a rebuild of the table: rows, others' triggers and indexes are all there after.
 

@@ -118,6 +118,28 @@ async def columns(owner: asyncpg.Connection) -> list[str]:
     return [row["column_name"] for row in rows]
 
 
+async def test_an_index_that_gains_a_column_is_made_beside_the_old_one(
+    tmp_path: Path, production: str, owner: asyncpg.Connection
+) -> None:
+    """A push goes on as before, with a new shape that differs in an index only; schema apply makes the new index."""
+    root = tmp_path / "data"
+    await made(root, "acme", statement=ITEMS)
+    altered(root, "acme", "CREATE INDEX by_title ON items (title)")
+    track(root, "acme")
+    shell(root, "acme", "INSERT INTO items (company_id, number, title) VALUES ('acme', 2, 'two')")
+    assert await pushed(root, production, "acme") == 0
+    altered(root, "acme", "DROP INDEX by_title", "CREATE INDEX by_title ON items (title, extra)")
+    track(root, "acme")
+    shell(root, "acme", "UPDATE items SET extra = 'new' WHERE number = 2")
+    assert await pushed(root, production, "acme") == 0
+    done = await changed(root, production)
+    assert [statement for step in done.targets[0].steps for statement in step.sql] == [
+        "CREATE INDEX items_company_id_title_extra_idx ON public.items (company_id, title, extra)"
+    ]
+    assert (await changed(root, production)).targets[0].steps == ()
+    assert await owner.fetchval("SELECT extra FROM items") == "new"
+
+
 async def test_new_tables_are_made_with_all_that_keeps_tenants_apart(
     tmp_path: Path, production: str, owner: asyncpg.Connection
 ) -> None:
