@@ -10,9 +10,13 @@ from localstore.sqlite.mode import ADVANCING, FILE, POSTGRESQL
 
 @dataclass(frozen=True, slots=True)
 class ModeStatus:
-    """One tenant's mode, by production and by its file; None where that is not known here, as its pending rows are."""
+    """One tenant's mode, by production and by its file; None where that is not known here, as its pending rows are.
+
+    `asked` says whether production was asked.
+    """
 
     tenant: str
+    asked: bool
     production: str | None
     file: str | None
     pending: int | None

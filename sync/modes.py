@@ -17,6 +17,7 @@ from localstore.postgres.locks import FileLock
 from localstore.sqlite.mode import ADVANCING, CLOSED, FILE, HYBRID, POSTGRESQL, read_mode, set_mode
 from localstore.sqlite.threads import in_thread
 from sync import authority, ledger, pipeline
+from sync.blobs.tally import Tally
 from sync.errors import ModeInDoubt, NotReady
 from sync.gates import CARRIED, EQUAL, Gate, Site, nothing_held
 from sync.moded import ModeChange, ModeStatus, ModeStatuses
@@ -67,7 +68,7 @@ class Modes:
                     hint="localstore tenants list",
                     tenant=tenant,
                 )
-            found.append(ModeStatus(tenant, production, file, pending, held))
+            found.append(ModeStatus(tenant, asked, production, file, pending, held))
         return ModeStatuses(tuple(found))
 
     async def advance(self, tenant: str, *, until: str | None = None) -> ModeChange:
@@ -188,7 +189,8 @@ class Modes:
         options = self._engine.options()
         for _ in range(rounds):
             target = site.link.target
-            await site.link.run(partial(pipeline.send, database=site.database, target=target, closing=True))
+            sending = partial(pipeline.send, database=site.database, target=target, place=self._engine.place)
+            await site.link.run(partial(sending, tally=Tally(), closing=True))
             await site.link.run(partial(pipeline.promote_staged, company=site.tenant, target=target, options=options))
             await site.link.run(partial(acknowledge, database=site.database))
             await site.link.run(partial(pull, database=site.database, target=target))

@@ -60,7 +60,9 @@ def status(
     def render() -> None:
         for one in found.tenants:
             say(f"{one.tenant}: mode {one.mode}" + (", and a change of it is not finished" if one.changing else ""))
-            say(f"  production says {one.production or 'nothing of it'}, the file {one.file or 'is not here'}")
+            there = f"says {one.production or 'nothing of it'}" if one.asked else "was not asked"
+            here = f"says {one.file}" if one.file else "is not here"
+            say(f"  production {there}, the file {here}")
             if one.pending or one.held:
                 say(f"  {one.pending or 0:,} rows pending, {one.held or 0:,} held")
             say(f"Next: {one.next}")
