@@ -147,11 +147,7 @@ async def test_a_filter_chooses_what_it_says(both: Both) -> None:
 
 @pytest.mark.parametrize(
     ("filters", "chosen"),
-    [
-        ({}, lambda _: True),
-        *(CASES[at] for at in (3, 10, 14)),
-        ({"priority": ["low", "high"], "is_processed": False}, None),
-    ],
+    [({}, lambda _: True), CASES[3], CASES[10], ({"priority": ["low", "high"], "is_processed": False}, None)],
 )
 async def test_pages_by_offset_and_by_key_make_up_the_list(both: Both, filters: dict[str, Any], chosen: Any) -> None:
     """Pages of any size, by offset or after a ticket, are the list, nothing twice and nothing missing."""
