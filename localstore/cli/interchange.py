@@ -23,6 +23,7 @@ _NOUNS = {
     "knowledge_base": "articles",
     "summaries": "summaries",
     "progress": "progress",
+    "attachments": "attachments",
 }
 
 

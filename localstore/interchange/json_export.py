@@ -17,6 +17,7 @@ from typing import Any
 from localstore.errors import ConfigurationError, LocalStoreError, TenantNotFound
 from localstore.identifiers import is_identifier
 from localstore.interchange import layout
+from localstore.interchange.attachments import export_attachments
 from localstore.interchange.compose import Composed, compose_item, compose_summary
 from localstore.interchange.items import ARTICLE, PROGRESS, TICKET, ItemKind
 from localstore.interchange.layout import Names, case_matters, write_document
@@ -91,7 +92,8 @@ class ExportReport:
 async def export_json(store: LocalStore, directory: Path, *, tenants: Collection[str] | None = None) -> ExportReport:
     """Write the JSON layout of all tenants, or of those in `tenants`, below `directory`.
 
-    Each tenant is read as of one moment. Files that are there already are replaced; others are left alone.
+    Each tenant's rows are read as of one moment, its attachments after them. Files that are there already are replaced;
+    others are left alone.
     """
     await store.check()
     await asyncio.to_thread(_check_apart, directory, store.root)
@@ -112,6 +114,12 @@ async def export_json(store: LocalStore, directory: Path, *, tenants: Collection
             ):
                 tables = {table.name for table in tenant.database.tables}
                 await _Exporter(snapshot, directory / company, tables, outcome, skipped).run()
+
+                def skip(key: str, reason: str, company: str = company) -> None:
+                    skipped.append(Skipped(company, f"blobs/{key}", reason))
+
+                if attachments := await export_attachments(tenant.blobs, directory / company, skip):
+                    outcome.files[layout.ATTACHMENTS] = attachments
         except LocalStoreError as error:
             outcome.error = error
         except OSError as error:

@@ -1,5 +1,7 @@
 """From the JSON layout into a store: `<company>/<platform>/{tickets,knowledge_base,summaries}/<id>.json` and progress.
 
+Files below `attachments/<ticket>/` become blobs.
+
 An import only ever writes what the files changed since the import before: a file whose text is in the row already is
 left alone, whatever was edited locally, and of a new payload only the columns that differ from the old one's are set.
 So a second run writes nothing, and a run that was interrupted is simply repeated.
@@ -17,6 +19,7 @@ from typing import Any
 
 from localstore.errors import ConfigurationError, LocalStoreError, NotAStore, TenantNotFound
 from localstore.interchange import layout
+from localstore.interchange.attachments import import_attachments
 from localstore.interchange.document import BrokenDocument, parse
 from localstore.interchange.items import ARTICLE, PROGRESS, TICKET, Counts, Item, ItemKind, read_item, save_items
 from localstore.interchange.layout import Broken, Layout
@@ -124,6 +127,9 @@ async def _import_tenant(tenant: Tenant, files: Layout, outcome: TenantImport, m
             await _import_items(tenant, files, kind, key, outcome, moment)
         await _import_summaries(tenant, files, key, outcome)
         await _import_items(tenant, files, PROGRESS, key, outcome, moment)
+        attachments = await import_attachments(tenant.blobs, files, *key)
+        if attachments != Counts():
+            outcome.tables.setdefault(layout.ATTACHMENTS, Counts()).add(attachments)
 
 
 async def _import_items(

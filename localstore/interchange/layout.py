@@ -20,7 +20,8 @@ TICKETS = "tickets"
 ARTICLES = "knowledge_base"
 SUMMARIES = "summaries"
 PROGRESS = "progress"
-FOLDERS = (TICKETS, ARTICLES, SUMMARIES, PROGRESS)
+ATTACHMENTS = "attachments"
+FOLDERS = (TICKETS, ARTICLES, SUMMARIES, PROGRESS, ATTACHMENTS)
 PROGRESS_FILE = "progress.json"
 
 # Above this a payload is rather a dump of many; SQLite itself ends at 1 GB, and the codec at as many bytes.
@@ -74,6 +75,22 @@ class Layout:
             self.refuse(folder, _reason(error))
             return []
         return [folder / name for name in sorted(names, key=lambda name: (Path(name).stem, name)) if name[0] != "."]
+
+    def attachments(self, company: str, platform: str) -> Iterator[tuple[str, Path]]:
+        """Give each attachment with its ticket's id, in order; what is no file, or leads out of here, is refused."""
+        folder = self.root / company / platform / ATTACHMENTS
+        if not folder.is_dir() or not self._is_inside(folder):
+            return
+        for ticket in self._folders(folder):
+            if not self._is_inside(ticket):
+                continue
+            for path in sorted(ticket.iterdir()):
+                if path.is_symlink() and not self._leads_inside(path):
+                    self.refuse(path, "a link that leads out of the directory")
+                elif not path.is_file():
+                    self.refuse(path, "not a file")
+                elif not _is_unfinished(path):
+                    yield ticket.name, path
 
     def read(self, path: Path) -> str:
         """Return a file's text; raises `BrokenDocument` for what must not or cannot be read."""
@@ -193,6 +210,10 @@ def case_matters(folder: Path) -> bool:
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".case-", suffix=".new") as probe:
         path = Path(probe.name)
         return not path.with_name(path.name.upper()).exists()
+
+
+def _is_unfinished(path: Path) -> bool:
+    return path.name.startswith(".") and path.name.endswith(".new")
 
 
 def _reason(error: OSError) -> str:
