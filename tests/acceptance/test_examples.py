@@ -55,8 +55,8 @@ async def test_the_lines_of_the_readme_run(tmp_path: Path) -> None:
         assert run(program, tmp_path) == ""
         log = sync("log", "--to", "embedded", "--data", tmp_path / "data", "--json").json["batches"]
         assert [(line["kind"], line["state"], line["rows"]) for line in log] == [
-            ("rollback", "promoted", 2),
-            ("push", "rolled_back", 2),
+            ("rollback", "promoted", 3),
+            ("push", "rolled_back", 3),
         ]
     finally:
         await erase(tmp_path / "data")
