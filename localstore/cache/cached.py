@@ -58,7 +58,7 @@ def _cache_of(owner: object) -> Cache:
     if not isinstance(found, Cache):
         raise ConfigurationError(
             f"{type(owner).__name__} is no tenant, so @cached does not know which cache to use",
-            hint="pass a tenant first, or name the cache: @cached(cache=lambda storage, company: storage.cache(company))",
+            hint="pass a tenant first, or say which: @cached(cache=lambda storage, company: storage.cache(company))",
         )
     return found
 

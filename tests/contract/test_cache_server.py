@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from localstore import Cache, CacheManager, CacheUnavailable, ConfigurationError, LocalStore, Settings
-from localstore.cache import server as servers
+from localstore.cache import wire
 from localstore.cache.backends import Caches, caches_at
 from localstore.cache.failures import CacheFailure
 from localstore.cache.server import Server
@@ -88,8 +88,8 @@ async def test_a_server_that_does_not_answer_is_not_waited_for_again_and_again(
     own_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After one call ran out of time the others do not wait; when the rest is over the server is asked again."""
-    monkeypatch.setattr(servers, "ANSWER_SECONDS", 0.2)
-    monkeypatch.setattr(servers, "REST_SECONDS", 3600.0)
+    monkeypatch.setattr(wire, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(wire, "REST_SECONDS", 3600.0)
     caches = on(own_server, tmp_path)
     cache = caches.of("alpha")
     await cache.set("key", 1)
@@ -98,10 +98,11 @@ async def test_a_server_that_does_not_answer_is_not_waited_for_again_and_again(
     own_server.signal(signal.SIGCONT)
     await misses(cache)
     assert isinstance(cache.backend, Server)
-    cache.backend._resting_until = 0.0
+    (way,) = cache.backend._wires.values()
     async with asyncio.timeout(60):
+        way._resting_until = 0.0
         while await cache.get("key", "absent") != 1:
-            cache.backend._resting_until = 0.0
+            way._resting_until = 0.0
     await caches.close()
 
 
@@ -244,3 +245,26 @@ asyncio.run(main())
         assert await waiting == "by the other"
         await caches.of("alpha").clear()
         await caches.close()
+
+
+async def test_many_callers_share_the_way_to_the_server(redis_server: RedisServer, tmp_path: Path) -> None:
+    """A thousand calls at once are all answered, over one connection."""
+    caches = on(redis_server, tmp_path)
+    cache = caches.of("alpha")
+    assert all(await asyncio.gather(*(cache.set(str(number), number) for number in range(1000))))
+    found = await asyncio.gather(
+        *(cache.get(str(number)) for number in range(1000)), cache.incr("n"), cache.get("none")
+    )
+    assert found == [*range(1000), 1, None]
+    leaving = [asyncio.create_task(cache.get(str(number))) for number in range(100)]
+    await asyncio.sleep(0)
+    for task in leaving[::2]:
+        task.cancel()
+    left = await asyncio.gather(*leaving, return_exceptions=True)
+    assert left[1::2] == list(range(1, 100, 2))
+    with redis_server.client() as client:
+        # The other one is this very client.
+        assert len(client.client_list()) == 2
+    assert (await cache.stats()).failures == 0
+    await cache.clear()
+    await caches.close()
