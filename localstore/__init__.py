@@ -16,6 +16,7 @@ from localstore.errors import (
     ForeignFile,
     InvalidIdentifier,
     InvalidRow,
+    InvalidVector,
     LocalStoreError,
     MissingRights,
     ModeChanging,
@@ -29,6 +30,8 @@ from localstore.errors import (
     StoreError,
     TenantExists,
     TenantNotFound,
+    VectorError,
+    VectorsUnavailable,
     WrongMode,
     WrongTenant,
 )
@@ -51,6 +54,8 @@ if TYPE_CHECKING:
     from localstore.storage.uploads import FileStorageManager, file_storage
     from localstore.store import LocalStore
     from localstore.tenant import Tenant
+    from localstore.vectors.hashing import HashingEmbedder
+    from localstore.vectors.values import Match, Vector
 
 __all__ = [
     "BlobDamaged",
@@ -70,12 +75,15 @@ __all__ = [
     "FileStorage",
     "FileStorageManager",
     "ForeignFile",
+    "HashingEmbedder",
     "InvalidIdentifier",
     "InvalidRow",
+    "InvalidVector",
     "JSONText",
     "KnowledgeArticle",
     "LocalStore",
     "LocalStoreError",
+    "Match",
     "MissingRights",
     "ModeChanging",
     "NotAStore",
@@ -99,6 +107,9 @@ __all__ = [
     "Ticket",
     "TicketRepository",
     "UtcDateTime",
+    "Vector",
+    "VectorError",
+    "VectorsUnavailable",
     "WrongMode",
     "WrongTenant",
     "as_text",
@@ -117,10 +128,12 @@ _LAZY = {
     "Conversation": "localstore.helpdesk",
     "DecimalText": "localstore.columns",
     "FileStorage": "localstore.storage.file",
+    "HashingEmbedder": "localstore.vectors.hashing",
     "FileStorageManager": "localstore.storage.uploads",
     "JSONText": "localstore.columns",
     "KnowledgeArticle": "localstore.helpdesk",
     "LocalStore": "localstore.store",
+    "Match": "localstore.vectors.values",
     "PostgresStorage": "localstore.storage.postgres",
     "ProcessingProgress": "localstore.helpdesk",
     "RawJSON": "localstore.columns",
@@ -132,6 +145,7 @@ _LAZY = {
     "Ticket": "localstore.helpdesk",
     "TicketRepository": "localstore.helpdesk.repository",
     "UtcDateTime": "localstore.columns",
+    "Vector": "localstore.vectors.values",
     "as_text": "localstore.columns",
     "cache_manager": "localstore.cache.platforms",
     "cached": "localstore.cache.cached",
