@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -20,7 +21,7 @@ from sync.results import Failure, Result
 PAUSE_SECONDS: Final = 1.0
 """Between two pushes of a tenant: each leaves a batch in the ledger, so what is written meanwhile goes together."""
 
-AWAY_SECONDS_MAX: Final = 15.0
+AWAY_SECONDS_MAX: Final = 5.0
 """The longest wait for a server that is away: hardly any load for it, and soon noticed when it is back."""
 
 REFUSED_SECONDS_MAX: Final = 120.0
@@ -28,6 +29,10 @@ REFUSED_SECONDS_MAX: Final = 120.0
 
 CLOSE_SECONDS: Final = 5.0
 """How long a storage that is closed tries to bring its last commits to production; they wait in the file anyhow."""
+
+# That production is away is told by `failures`. A program that has not configured any logging would have each attempt
+# printed; one that has, gets stamina's records as before.
+logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 
 class Pusher:

@@ -142,7 +142,7 @@ ROLLBACK_POINTS: dict[str, Callable[[], None]] = {
 """Where a rollback can die."""
 
 
-def _plant(point: str) -> None:
+def plant(point: str) -> None:
     """Make this process die at the point."""
     # They are made of what is here, so here they cannot be imported before that.
     from tests.faults.mode_points import named
@@ -164,7 +164,7 @@ def _run(
     if chunk_rows is not None:
         importlib.import_module("sync.bundle").CHUNK_ROWS_MAX = chunk_rows  # type: ignore[attr-defined]
     if point is not None:
-        _plant(point)
+        plant(point)
     if file_bytes_max is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes_max, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     from localstore.cli import main

@@ -80,7 +80,7 @@ def test_supported_types_are_those_that_are_installed() -> None:
     """The types come from entry points, ours among them, sorted."""
     types = StorageFactory.get_supported_types()
     assert types == sorted(types)
-    assert {"file", "postgresql"} <= set(types)
+    assert {"file", "hybrid", "postgresql"} <= set(types)
 
 
 async def test_there_is_one_storage_until_it_is_closed_or_the_environment_changes(
@@ -120,6 +120,19 @@ def test_the_same_program_runs_on_a_database_that_only_sync_init_has_touched(
     done = run(STORAGE_TYPE="postgresql", DATABASE_URL=login("app_user"))
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n['1']\n1\n", "")
     assert not (tmp_path / "missing").exists()
+
+
+def test_the_same_program_runs_on_files_that_production_follows(
+    production: str, login: Callable[..., str], tmp_path: Path
+) -> None:
+    """Hybrid, with production there and away: over two loops and without a close, the ticket is in the file."""
+    sync("init", "--to", production, "--json", DATA_PATH=str(tmp_path / "missing"))
+    box = login("localstore_stager", "localstore_promoter", "localstore_reader")
+    for name, url in (("there", box), ("away", URL)):
+        folder = tmp_path / name
+        done = run(STORAGE_TYPE="hybrid", DATA_PATH=str(folder), DATABASE_URL=url, HYBRID_USE_POSTGRES="true")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "1\n['1']\n1\n", "")
+        assert (folder / "wedosoft" / "store.db").exists()
 
 
 def test_an_init_with_tenants_makes_their_tables_and_no_others(production: str, tmp_path: Path) -> None:
