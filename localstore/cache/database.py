@@ -78,8 +78,10 @@ def identify(folder: Path) -> FileId | None:
 
 def create(folder: Path) -> None:
     """Make the folder and its database where they are missing; the file appears whole or not at all."""
-    make_folder(folder.parent)
-    make_folder(folder)
+    for path in (folder.parent.parent, folder.parent, folder):
+        # The store itself may be reached through a link; what is in it may not.
+        if path != folder.parent.parent or not path.exists():
+            make_folder(path)
     content = template().content
     with folder_lock(folder, wait=True):
         if exists(folder):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from threading import RLock
@@ -228,15 +228,13 @@ class Folder(Backend):
             entries, self._entries = self._entries, None
             if entries is None:
                 return
-            try:
-                # The last connection to close copies the WAL back, which only one process at a time may do.
-                if self.path.exists():
-                    with folder_lock(self.path, wait=True):
-                        entries.close()
-                else:
-                    entries.close()
-            finally:
-                self._budget.holds(self, 0)
+            with ExitStack() as stack:
+                stack.callback(self._budget.holds, self, 0)
+                # The last connection to close copies the WAL back, which only one process at a time may do. A folder
+                # that went away has no lock, and nobody to exclude.
+                with suppress(OSError):
+                    stack.enter_context(folder_lock(self.path, wait=True))
+                entries.close()
 
     def _value(self, entries: Entries, key: str) -> bytes | None:
         try:

@@ -105,11 +105,16 @@ class Wire:
     async def _answers(self, commands: Sequence[Command]) -> list[Any]:
         exceptions = redis_package().exceptions
         try:
-            async with asyncio.timeout(ANSWER_SECONDS), self.client.pipeline(transaction=False) as pipeline:
-                for command in commands:
-                    pipeline.execute_command(*command)
-                answers: list[Any] = await pipeline.execute(raise_on_error=False)
-                return answers
+            async with asyncio.timeout(ANSWER_SECONDS):
+                if len(commands) == 1:
+                    return [await self.client.execute_command(*commands[0])]
+                async with self.client.pipeline(transaction=False) as pipeline:
+                    for command in commands:
+                        pipeline.execute_command(*command)
+                    answers: list[Any] = await pipeline.execute(raise_on_error=False)
+                    return answers
+        except exceptions.ResponseError as error:
+            return [error]
         except (exceptions.TimeoutError, TimeoutError) as error:
             self._resting_until = monotonic() + REST_SECONDS
             raise CacheFailure("it did not answer in time") from error

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pickle
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -274,6 +275,19 @@ async def test_a_database_that_went_away_is_made_anew(disk: Caches, folder: Path
     assert await disk.of("alpha").get("key") == 2
 
 
+async def test_a_tenant_that_was_removed_is_let_go_of(disk: Caches, folder: Path) -> None:
+    """Closing a cache whose folder is gone does not fail, and neither does using it again."""
+    await disk.of("alpha").set("key", 1)
+    shutil.rmtree(folder.parent)
+    await disk.close()
+    assert await disk.of("alpha").get("key") is None
+    assert await disk.of("alpha").set("key", 2)
+    shutil.rmtree(folder.parent)
+    assert await disk.of("alpha").get("key") is None
+    assert await disk.of("alpha").set("key", 3)
+    assert await disk.of("alpha").get("key") == 3
+
+
 async def test_reading_makes_nothing(disk: Caches, tmp_path: Path) -> None:
     """A company without a cache reads as empty, and neither its folder nor a file is made."""
     cache = disk.of("alpha")
@@ -293,7 +307,8 @@ async def test_folders_and_files_are_private(disk: Caches, folder: Path) -> None
         await disk.of("alpha").set("key", 1)
         modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
         assert modes == {"cache.db": 0o600, "cache.db-wal": 0o600, "cache.db-shm": 0o600, "store.lock": 0o600}
-        assert (folder.stat().st_mode & 0o777, folder.parent.stat().st_mode & 0o777) == (0o700, 0o700)
+        parents = (folder, folder.parent, folder.parent.parent)
+        assert [path.stat().st_mode & 0o777 for path in parents] == [0o700] * 3
         await disk.close()
         folder.chmod(0o755)
         (folder / "cache.db").chmod(0o644)
