@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import asyncpg
@@ -99,10 +100,18 @@ def postgres_server() -> Iterator[Server]:
 @pytest.fixture
 def production(postgres_server: Server) -> Iterator[str]:
     """Return the URL of a fresh, empty database, with a superuser's login; it is dropped after the test."""
+    with database_like(postgres_server) as database:
+        yield database.url
+
+
+@contextmanager
+def database_like(server: Server, template: str = "template0") -> Iterator[Server]:
+    """Make a database that is a copy of another one, to which nobody is connected, until the end of the block."""
     name = f"production_{secrets.token_hex(6)}"
-    run_sql(postgres_server, f"CREATE DATABASE {quote_identifier(name)} TEMPLATE template0 STRATEGY file_copy")
-    yield postgres_server.with_database(name).url
-    run_sql(postgres_server, f"DROP DATABASE {quote_identifier(name)} WITH (FORCE)")
+    copied = f"TEMPLATE {quote_identifier(template)} STRATEGY file_copy"
+    run_sql(server, f"CREATE DATABASE {quote_identifier(name)} {copied}")
+    yield server.with_database(name)
+    run_sql(server, f"DROP DATABASE {quote_identifier(name)} WITH (FORCE)")
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -12,6 +14,7 @@ import pytest
 from localstore.postgres.connect import Server, connection_to
 from localstore.schema.tables import Column, ForeignKey, Index, Kind, Table
 from sync.production import prepare, register
+from tests.conftest import database_like
 
 Connect = Callable[[str], Awaitable[asyncpg.Connection]]
 
@@ -45,6 +48,7 @@ NOTES = Table(
     key=("number",),
     has_company=False,
 )
+TABLES = (TICKETS, COMMENTS, NOTES)
 COMPANIES = ("alpha", "beta")
 
 
@@ -60,7 +64,7 @@ class World:
 @pytest.fixture
 def tables() -> tuple[Table, ...]:
     """Give the three shapes: with a company column, referring to it, and without one."""
-    return (TICKETS, COMMENTS, NOTES)
+    return TABLES
 
 
 @pytest.fixture
@@ -80,44 +84,68 @@ async def superuser(production: str, connected: Connect) -> asyncpg.Connection:
     return await connected(production)
 
 
-@pytest.fixture
-async def world(production: str, superuser: asyncpg.Connection, tables: tuple[Table, ...]) -> World:
-    """Give a production in which both companies have the same keys in every table, and something in every record."""
-    await prepare(superuser)
-    await register(superuser, "public", tables)
+@pytest.fixture(scope="session")
+def filled(postgres_server: Server) -> Iterator[str]:
+    """Name a database with both companies' rows, which every world is a copy of: to fill each would take longer."""
+    with database_like(postgres_server) as database, ThreadPoolExecutor(1) as thread:
+
+        async def make() -> None:
+            async with connection_to(database) as owner:
+                await _fill(owner)
+
+        thread.submit(lambda: asyncio.run(make())).result()
+        yield str(database.database)
+
+
+async def _fill(owner: asyncpg.Connection) -> None:
+    await prepare(owner)
+    await register(owner, "public", TABLES)
     for company in COMPANIES:
-        await superuser.execute("INSERT INTO localstore.tenants (company_id) VALUES ($1)", company)
-        await superuser.execute("INSERT INTO tickets VALUES ($1, '1', $1 || '@example.com', 'of ' || $1)", company)
-        await superuser.execute("INSERT INTO comments VALUES ($1, '1', 1, 'of ' || $1)", company)
-        await superuser.execute("INSERT INTO notes VALUES ($1, 1, '{}')", company)
-        batch = await superuser.fetchval(
+        await owner.execute("INSERT INTO localstore.tenants (company_id) VALUES ($1)", company)
+        await owner.execute("INSERT INTO tickets VALUES ($1, '1', $1 || '@example.com', 'of ' || $1)", company)
+        await owner.execute("INSERT INTO comments VALUES ($1, '1', 1, 'of ' || $1)", company)
+        await owner.execute("INSERT INTO notes VALUES ($1, 1, '{}')", company)
+        batch = await owner.fetchval(
             """
             INSERT INTO localstore.ledger (batch, company_id, replica, epoch, seq, hash, target, state, manifest)
             VALUES (gen_random_uuid(), $1, gen_random_uuid(), 1, 1, 'h', 'public', 'staged', '{}') RETURNING batch
             """,
             company,
         )
-        await superuser.execute("INSERT INTO localstore.chunks (batch, chunk, rows) VALUES ($1, 0, 1)", batch)
-        await superuser.execute(
+        await owner.execute("INSERT INTO localstore.chunks (batch, chunk, rows) VALUES ($1, 0, 1)", batch)
+        await owner.execute(
             "INSERT INTO localstore.undo (batch, company_id, tbl, fingerprint, op, key) "
             "VALUES ($1, $2, 'tickets', 'f', 'i', '{1}')",
             batch,
             company,
         )
-        await superuser.execute(
+        await owner.execute(
             "INSERT INTO localstore.held (batch, ordinal, company_id, reason) VALUES ($1, 0, $2, 'value')",
             batch,
             company,
         )
-        await superuser.execute(
+        await owner.execute(
             "INSERT INTO localstore.replicas (company_id, replica) VALUES ($1, gen_random_uuid())", company
         )
-        await superuser.execute(
+        await owner.execute(
             "INSERT INTO localstore.followers (company_id, target, follower, position) VALUES ($1, 'public', 'f', '')",
             company,
         )
-    await superuser.execute("ANALYZE")
-    return World(production, tables, superuser)
+    await owner.execute("ANALYZE")
+
+
+@pytest.fixture
+def production(request: pytest.FixtureRequest, postgres_server: Server) -> Iterator[str]:
+    """Return the URL of a database, with a superuser's login: empty, or filled where the test is about a world."""
+    template = request.getfixturevalue("filled") if "world" in request.fixturenames else "template0"
+    with database_like(postgres_server, template) as database:
+        yield database.url
+
+
+@pytest.fixture
+def world(production: str, superuser: asyncpg.Connection) -> World:
+    """Give a production in which both companies have the same keys in every table, and something in every record."""
+    return World(production, TABLES, superuser)
 
 
 @asynccontextmanager
