@@ -11,7 +11,7 @@ from typing import Final
 
 import asyncpg
 
-from localstore.postgres.policies import COMPANY_SETTING, READER
+from localstore.postgres.policies import COMPANY_SETTING, OWNER, READER
 from localstore.postgres.quoting import quote_identifier, quote_literal
 from localstore.schema.postgres import production_name, relation
 from localstore.schema.tables import Kind, Table
@@ -55,8 +55,7 @@ async def vector_type(connection: asyncpg.Connection) -> str:
             return TRAVELLING_VECTOR
         await savepoint.commit()
         schema = await _schema(connection)
-        assert schema is not None
-    return f"{quote_identifier(schema)}.{EXTENSION}"
+    return TRAVELLING_VECTOR if schema is None else f"{quote_identifier(schema)}.{EXTENSION}"
 
 
 async def admit(connection: asyncpg.Connection, target: str, tables: Sequence[Table], lock_timeout: str) -> bool:
@@ -133,9 +132,12 @@ async def index_vectors(
 
 
 async def _schema(connection: asyncpg.Connection) -> str | None:
+    """Return the schema of the extension's type, None where there is no extension or our tables may not use it."""
     found: str | None = await connection.fetchval(
-        "SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = $1",
+        "SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace "
+        "WHERE e.extname = $1 AND has_schema_privilege($2, n.oid, 'USAGE')",
         EXTENSION,
+        OWNER,
     )
     return found
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -31,6 +32,9 @@ from tests.conftest import run_sql
 
 MODEL = "hashing-16"
 EMBEDDER = HashingEmbedder(16)
+
+ALPHABET = ("kb/1", "acme-2", "/", "..", *"%_'*.[{\"\\\0\n", "$1", ":m", "é", "\ud800", "🜁")
+"""What names are put together from that try to reach another tenant."""
 
 Place: TypeAlias = Callable[[str], VectorsInterface]
 """Gives a company's vectors in one place."""
@@ -267,6 +271,21 @@ async def test_a_tenant_never_reaches_another_s_vectors(place: Place) -> None:
     assert found is not None
     assert (found.content_hash, found.metadata) == (secret.content_hash, secret.metadata)
     assert [match.item for match in await theirs.search([1, 0, 0], model="m", k=1)] == ["kb/1"]
+    chance = random.Random(5)
+    for _ in range(60):
+        name = "".join(chance.choices(ALPHABET, k=chance.randrange(1, 12)))
+        with suppress(InvalidVector):
+            assert await mine.get(name, model=chance.choice(("m", name))) is None
+        with suppress(InvalidVector):
+            assert not await mine.delete(name, model="m")
+        with suppress(InvalidVector):
+            assert not await mine.search([1, 0, 0], model="m", where={name: chance.choice(("acme-2", name, True))})
+        with suppress(InvalidVector):
+            await mine.put(name, [0, 0, 1], model=chance.choice(("m", name, "acme-2")), metadata={name: name})
+            await mine.delete(name, model="m")
+        with suppress(InvalidVector):
+            await mine.delete_model(name)
+    assert await theirs.count() == 2
     for wrong in ("", "../acme-2", "acme' OR '1'='1", "*"):
         with pytest.raises(InvalidIdentifier):
             await place(wrong).count()

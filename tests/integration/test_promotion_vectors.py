@@ -31,8 +31,12 @@ async def test_vectors_become_pgvectors_and_every_promise_holds(tmp_path: Path, 
         rows = [(f"r{number}", blob(number, 0.1, -0.0)) for number in range(30)]
         await both.local("INSERT INTO v (id, place) VALUES (?, ?)", rows)
         await both.local("INSERT INTO v (id, place) VALUES ('bad', ?)", [(blob(1, float("inf")),)])
-        assert counts(await both.push(3), "v") == {"inserted": 30, "quarantined": 1}
-        assert await both.reasons() == {"v/bad": "value"}
+        largest = struct.unpack("<f", b"\xff\xff\x7f\x7f")[0]
+        await both.local("INSERT INTO v (id, place) VALUES ('long', ?)", [(blob(largest, 1e-45, *[0.1] * 15_998),)])
+        await both.local("INSERT INTO v (id, place) VALUES ('longer', ?)", [(blob(*[0.1] * 16_001),)])
+        assert counts(await both.push(3), "v") == {"inserted": 31, "quarantined": 2}
+        assert await both.reasons() == {"v/bad": "value", "v/longer": "value"}
+        await both.local("DELETE FROM v WHERE id = 'longer'")
         assert await both.production("SELECT format_type(atttypid, NULL) FROM pg_attribute WHERE attname = 'place'"
                                      " AND attrelid = 'v'::regclass") == [("vector",)]  # fmt: skip
         await both.local("UPDATE v SET place = ? WHERE id = 'bad'", [(blob(1, 2, 3),)])
@@ -93,6 +97,8 @@ async def test_a_production_without_the_extension_holds_vectors_and_nothing_else
 
         async with connection_to(Server.parse(production)) as owner:
             await owner.execute("CREATE SCHEMA apart; CREATE EXTENSION vector SCHEMA apart")
+            # In a schema that others may not use, it is of no use to them.
+            await both.push(3)
             await owner.execute("GRANT USAGE ON SCHEMA apart TO PUBLIC")
         await both.push()
         await both.assert_equal()
