@@ -27,8 +27,10 @@ from localstore.codec import (
     to_text,
 )
 from localstore.codec.parse import DEPTH_MAX
+from localstore.postgres.connect import Server
 from localstore.schema.tables import Kind
 from localstore.schema.types import travelling_type, type_oid
+from tests.conftest import database_like
 
 T = TypeVar("T")
 
@@ -113,12 +115,13 @@ class Column:
         return bool(self.run(self.connection.fetchval(query)))
 
 
-@pytest.fixture
-def column(production: str) -> Iterator[Column]:
-    """A column of every kind in a fresh database."""
-    column = Column(production)
-    yield column
-    column.close()
+@pytest.fixture(scope="module")
+def column(postgres_server: Server) -> Iterator[Column]:
+    """A column of every kind in a fresh database; whoever uses it empties it first."""
+    with database_like(postgres_server) as database:
+        column = Column(database.url)
+        yield column
+        column.close()
 
 
 def text(string: str) -> Text:
