@@ -21,13 +21,14 @@ import asyncpg
 import pytest
 
 from localstore import Settings
-from sync import HybridStorage
+from sync import HybridStorage, SyncEngine
 from sync.hybrid.production import NoAnswer
 from tests.faults.mortal import Mortal, mortal_server
 from tests.faults.world import COMPANY, World
 
 SECONDS = float(os.environ.get("LOCALSTORE_TEST_FLAPPING_SECONDS", "10"))
 WRITERS = 8
+WRITES = 4
 STORAGES = 2
 PLATFORM = "jira"
 STATUSES = ("open", "pending", "resolved", "closed")
@@ -84,8 +85,8 @@ class Writer:
         self.reads += 1
 
     async def look(self) -> None:
-        """Read for a while without writing, so that production gets to answer, too."""
-        until = monotonic() + self.rng.random() * 2
+        """Read for a while, in which nobody writes, so that production gets to answer, too."""
+        until = monotonic() + self.rng.random() * 3
         while monotonic() < until:
             await self.check(self.rng.choice(sorted(self.written)))
             await asyncio.sleep(0.01)
@@ -96,10 +97,9 @@ async def flap(server: Mortal, until: float) -> int:
     times = 0
     while monotonic() < until:
         await asyncio.to_thread(server.stop, fast=times % 2 == 0)
-        await asyncio.sleep(0.5)
         await asyncio.to_thread(server.start)
         times += 1
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1)
     return times
 
 
@@ -129,6 +129,8 @@ async def test_F28_writers_neither_lose_nor_double_nor_miss_anything_while_postg
     await admin.execute(f"CREATE DATABASE {name} TEMPLATE template0")
     await admin.close()
     world = World(tmp_path / "data", server.server.with_database(name).url)
+    async with SyncEngine(to=world.url) as engine:
+        await engine.init()
     answers: Counter[str] = Counter()
     async with AsyncExitStack() as stack:
         storages = [
@@ -143,15 +145,15 @@ async def test_F28_writers_neither_lose_nor_double_nor_miss_anything_while_postg
         until = monotonic() + SECONDS
         flapping = asyncio.create_task(flap(server, until))
 
-        async def work(writer: Writer) -> None:
-            number = 0
-            while not flapping.done():
-                for _ in range(3):
-                    number += 1
-                    await writer.write(number)
-                await writer.look()
+        async def work(writer: Writer, first: int) -> None:
+            for number in range(first, first + WRITES):
+                await writer.write(number)
 
-        await asyncio.gather(*map(work, writers))
+        rounds = 0
+        while not flapping.done():
+            await asyncio.gather(*(work(writer, rounds * WRITES) for writer in writers))
+            await asyncio.gather(*(writer.look() for writer in writers))
+            rounds += 1
         times = await flapping
         assert (await storages[0].push([COMPANY])).exit_code == 0
         for writer in writers:
