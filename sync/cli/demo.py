@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
 from typing import Annotated
@@ -40,6 +41,7 @@ from sync.results import EXIT_REMAINS, Result, TenantResult
 
 SEED = 2026
 COMPANIES = 3
+EMBEDDED_TICKETS = 200
 TICKETS = 120
 """Enough to look like a help desk, few enough for a demonstration of seconds."""
 
@@ -96,6 +98,9 @@ class Demo:
         async with LocalStore(self.root) as store:
             await self._fill(store)
             await self._write_offline(store)
+            # Another production may lack pgvector; the one of our own has it.
+            if self.to == EMBEDDED and find_spec("numpy") is not None:
+                await self._embed(store)
             async with SyncEngine(store, to=self.to) as engine:
                 await self._carry(engine)
                 await self._take_back(store, engine)
@@ -120,6 +125,26 @@ class Demo:
                 await _write_ticket(store.tenant(name))
             step.text = (
                 f"wrote a new ticket and a reply for each of {plural(len(tenants), 'tenant')}, without a network"
+            )
+
+    async def _embed(self, store: LocalStore) -> None:
+        from localstore.vectors import HashingEmbedder, Vector, content_hash
+
+        with self._step("embedding") as step:
+            embedder, count, nearest = HashingEmbedder(), 0, ""
+            for name in await store.tenants():
+                tenant = store.tenant(name)
+                texts = {
+                    f"tickets/{_name(ticket)}": ticket.title or ""
+                    for ticket in await tenant.find(Ticket, limit=EMBEDDED_TICKETS)
+                }
+                vectors = [Vector(item, embedder.embed(text), content_hash(text)) for item, text in texts.items()]
+                count += await tenant.vectors.put_many(vectors, model=embedder.model)
+                found = await tenant.vectors.search(embedder.embed("on a train"), model=embedder.model, k=1)
+                nearest = found[0].item if found else nearest
+            step.text = (
+                f"embedded {plural(count, 'ticket')} by their words (a hash, no meaning); "
+                f"nearest to “on a train”: {nearest}"
             )
 
     async def _carry(self, engine: SyncEngine) -> None:
