@@ -403,6 +403,8 @@ class Application:
             "SELECT DISTINCT tbl FROM main.localstore_marks WHERE seq > ? AND tbl IS NOT NULL", (newest,)
         )
         generations.move(self._connection, changed | {table for (table,) in marked})
+        # Where both sides agree older marks go as well, and no row changes: without this a state would come back.
+        generations.keep(self._connection, newest)
 
     def _drop_own(self, table: LocalTable, after: int, up_to: int) -> None:
         name = table.table.name

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from localstore import Tenant
+from localstore.cache.changes import FileChanges
+from localstore.sqlite.database import Database
 from tests.integration.promotion import COMPANY, Sides, sides
 from tests.integration.test_pull import second_box
 
@@ -100,6 +102,27 @@ async def test_a_value_follows_promotions_pulls_and_rollbacks(tmp_path: Path, pr
         await one.theirs("UPDATE quiet SET a = 'while away'")
         await one.engine.rebase([COMPANY])
         assert await seen.rows("quiet") == [(1, "while away")]
+
+
+async def test_a_pull_that_only_settles_marks_brings_no_old_value_back(tmp_path: Path, production: str) -> None:
+    """Where production made the same change, its marks go and no row changes; what was made before is still too old."""
+    async with sides(tmp_path, production) as one:
+        await one.track(*TABLES)
+        await one.local("INSERT INTO t VALUES (?, 'a', 'b')", [(1,), (2,)])
+        await one.push()
+        await one.engine.pull([COMPANY])
+        seen = await watched(one)
+        await one.local("UPDATE t SET a = 'both' WHERE id = 2")
+        await one.theirs("UPDATE t SET a = 'both' WHERE id = 2")
+        await one.engine.pull([COMPANY])
+        assert await seen.rows("t") == [(1, "a", "b"), (2, "both", "b")]
+        other = Watched(one, seen.tenant)
+        other.tenant.cache._changes = FileChanges(lambda: _answer(one.database))
+        assert await other.made_anew() == set()
+
+
+async def _answer(database: Database) -> Database:
+    return database
 
 
 async def test_a_rollback_reaches_the_other_box_s_cache(tmp_path: Path, production: str) -> None:
