@@ -22,7 +22,7 @@ EXPECTED = {
         "pushed: 1 inserted, 0 held",
     ],
     "03_storage": ["resolved: ['42']", "processed: 1 of 1"],
-    "04_cache": ["counting", "words: 4 4", "counting", "words: 6", "visits: 1 2", "hits and misses: 1 2"],
+    "05_cache": ["counting", "words: 4 4", "counting", "words: 6", "visits: 1 2", "hits and misses: 1 2"],
     "04_vectors": [
         "nearest: ['knowledge_base/freshdesk/3', 'knowledge_base/freshdesk/1']",
         "stale: ['knowledge_base/freshdesk/2']",
