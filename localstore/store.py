@@ -26,6 +26,7 @@ from localstore.sqlite.threads import acquire, in_thread
 from localstore.tenant import Tenant
 
 if TYPE_CHECKING:
+    from localstore.blobs.s3 import Bucket
     from localstore.cache.backends import Caches
 
 MARKER = ".localstore"
@@ -88,7 +89,12 @@ class LocalStore:
             if known is None:
                 opener = partial(self._open, company_id)
                 known = self._tenants[company_id] = Tenant(
-                    company_id, self.root / company_id, opener, self.settings, lambda: self._caches
+                    company_id,
+                    self.root / company_id,
+                    opener,
+                    self.settings,
+                    lambda: self._caches,
+                    lambda: self._bucket,
                 )
             return known
 
@@ -126,6 +132,8 @@ class LocalStore:
         errors: list[Exception] = []
         if "_caches" in self.__dict__:
             await self._caches.close()
+        if (bucket := self.__dict__.get("_bucket")) is not None:
+            await bucket.close()
         for database in databases:
             try:
                 if registry().release(database):
@@ -140,6 +148,15 @@ class LocalStore:
         from localstore.cache.backends import caches_at
 
         return caches_at(self.root, self.settings)
+
+    @cached_property
+    def _bucket(self) -> Bucket | None:
+        """The bucket from which bytes come that are not here, where the settings name one."""
+        if not self.settings.s3_bucket_name:
+            return None
+        from localstore.blobs.s3 import Bucket
+
+        return Bucket.from_settings(self.settings)
 
     async def _open(self, company_id: str) -> Database:
         if self._closed:

@@ -15,6 +15,8 @@ from localstore.sqlite.database import Database
 if TYPE_CHECKING:
     from sqlmodel.ext.asyncio.session import AsyncSession
 
+    from localstore.blobs.objects import Objects
+    from localstore.blobs.s3 import Bucket
     from localstore.blobs.store import Blobs
     from localstore.cache.backends import Caches
     from localstore.cache.interface import Cache
@@ -41,12 +43,14 @@ class Tenant:
         opener: Callable[[], Awaitable[Database]],
         settings: Settings,
         caches: Callable[[], Caches],
+        bucket: Callable[[], Bucket | None],
     ) -> None:
         self.company_id = company_id
         self.folder = folder
         self.settings = settings
         self._opener = opener
         self._caches = caches
+        self._bucket = bucket
         self._database: Database | None = None
 
     def __repr__(self) -> str:
@@ -68,13 +72,21 @@ class Tenant:
 
     @cached_property
     def blobs(self) -> Blobs:
-        """Return the tenant's blobs: rows in its file, bytes in its folder."""
+        """Return the tenant's blobs: rows in its file, bytes in its folder; those that are not here come from S3."""
         from localstore.blobs.file_index import FileIndex
         from localstore.blobs.local_objects import DiskObjects
         from localstore.blobs.store import Blobs, Limits
 
         index = FileIndex(self.company_id, self._opened)
-        return Blobs(index, DiskObjects(self.folder / BLOBS), Limits.from_settings(self.settings))
+        return Blobs(index, DiskObjects(self.folder / BLOBS), Limits.from_settings(self.settings), self._far)
+
+    def _far(self) -> Objects | None:
+        bucket = self._bucket()
+        if bucket is None:
+            return None
+        from localstore.blobs.s3_objects import S3Objects
+
+        return S3Objects(bucket, self.company_id)
 
     @cached_property
     def cache(self) -> Cache:

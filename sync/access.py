@@ -14,7 +14,7 @@ import asyncpg
 
 from localstore.config import Settings
 from localstore.errors import ConfigurationError, LocalStoreError
-from localstore.postgres.embedded import embedded_server
+from localstore.postgres.embedded import FOLDER, embedded_server
 from localstore.postgres.server import Server
 from sync import ledger, pipeline
 from sync.config import TARGET_DEFAULT, SyncSettings
@@ -30,8 +30,12 @@ if TYPE_CHECKING:
     from localstore.sqlite.database import Database
     from localstore.store import LocalStore
     from localstore.vectors.qdrant_server import Qdrant
+    from sync.blobs.place import Place
 
 EMBEDDED = "embedded"
+
+OBJECTS = "objects"
+"""The folder of an embedded production's objects, beside its database."""
 
 QDRANT_EXTRA = "pip install 'localstore[vectors,qdrant]'"
 
@@ -47,10 +51,14 @@ class Access:
         self._server: Server | None = None
         self._idle = Idle()
         self._qdrant: Qdrant | None = None
+        self._place: Place | None = None
 
     async def close(self) -> None:
         """Close the connections, and stop the embedded server if the engine started it."""
         self._server = self._qdrant = None
+        if self._place is not None:
+            await self._place.close()
+            self._place = None
         await self._idle.close()
         await self._resources.aclose()
 
@@ -82,6 +90,22 @@ class Access:
         if self._server is None:
             self._server = await self._find_server()
         return Link(self._server, target or self.settings.target or TARGET_DEFAULT, self.settings.timeout, self._idle)
+
+    @property
+    def place(self) -> Place | None:
+        """Return where production's objects are; None where nothing says that it has any."""
+        if self._place is None:
+            settings = Settings.from_environment() if self._store is None else self._store.settings
+            if settings.s3_bucket_name:
+                from localstore.blobs.s3 import Bucket
+                from sync.blobs.place import BucketPlace
+
+                self._place = BucketPlace(Bucket.from_settings(settings))
+            elif self._to == EMBEDDED and self._store is not None:
+                from sync.blobs.place import FolderPlace
+
+                self._place = FolderPlace(self._store.root / FOLDER / OBJECTS)
+        return self._place
 
     async def _find_server(self) -> Server:
         if self._to == EMBEDDED:

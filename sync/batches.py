@@ -56,6 +56,11 @@ def live(connection: sqlite3.Connection) -> list[LocalBatch]:
     return [_read(row) for row in rows]
 
 
+def opened(connection: sqlite3.Connection) -> list[LocalBatch]:
+    """Return the batches that production is not known to have promoted, oldest first."""
+    return [batch for batch in live(connection) if batch.state == "sealed"]
+
+
 def newest(connection: sqlite3.Connection) -> LocalBatch | None:
     """Return the last batch of the chain."""
     row = connection.execute(

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from localstore.blobs.table import HASH, hash_place
 from localstore.postgres.quoting import quote_identifier, quote_literal
 from localstore.schema.postgres import production_name
 from localstore.schema.tables import Kind
 from localstore.schema.types import TRAVELLING_VECTOR
+from sync.blobs.named import WAITS_FOR as WAITS_FOR_OBJECT
 from sync.merge import MINE, Merge
 from sync.production import ForeignKeyLink, ProductionTable, Unique
 from sync.production.vectors import EXTENSION, WAITS_FOR
@@ -29,7 +31,7 @@ class Checks:
 
     def values(self) -> list[str]:
         """Return the checks that look at one row at a time."""
-        return [self._impossible_deletes(), self._defects(), *self._vectors(), *self._not_null()]
+        return [self._impossible_deletes(), self._defects(), *self._vectors(), *self._objects(), *self._not_null()]
 
     def _hold(self, reason: str, detail: str, where: str, source: str = "") -> str:
         relation = self.merge.staging.relation
@@ -65,6 +67,28 @@ class Checks:
         return [
             self._hold("waits", self._detail(message, name, quote_literal(WAITS_FOR)), "s.op IN ('i', 'u')")
             for name in waiting
+        ]
+
+    def _objects(self) -> list[str]:
+        """Hold what names an object that production's object store does not have; a rollback's were there before."""
+        staging = self.merge.staging
+        place = hash_place(staging.table)
+        if place is None:
+            return []
+        named = f"s.n{place}"
+        message = (
+            "its bytes are not in production's object store; a push from where they are, with S3_* set, brings them"
+        )
+        return [
+            self._hold(
+                "waits",
+                self._detail(message, HASH, f"{quote_literal(WAITS_FOR_OBJECT)} || {named}"),
+                f"""{named} IS NOT NULL AND (s.op = 'i' OR (s.op = 'u' AND {staging.bit(place)}))
+                AND NOT EXISTS (SELECT FROM localstore.objects o WHERE o.company_id = $2 AND o.hash = {named})
+                AND NOT EXISTS (SELECT FROM {self.merge.relation} t WHERE {self.merge.match}
+                    AND {self.merge.same(self.merge.theirs(place), named, place)})
+                AND EXISTS (SELECT FROM localstore.ledger l WHERE l.batch = $1 AND l.kind = 'push')""",
+            )
         ]
 
     def _not_null(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from uuid import UUID, uuid4
 
 from sync import history, ledger, pipeline, reports, takeback
+from sync.blobs.tally import Tally
 from sync.config import SyncSettings
 from sync.decisions import Conflicts, Quarantine
 from sync.errors import HeldRows
@@ -98,17 +100,18 @@ class SyncEngine(Pulls):
         await self.ready(prepare=True)
 
         async def one(tenant: str) -> TenantResult:
-            began = monotonic()
+            began, tally = monotonic(), Tally()
             async with self.database(tenant) as database:
                 link = await self.link(await self.target(database))
                 await database.write(lambda file: remember(file, TARGET, link.target))
-                staged = await link.run(partial(pipeline.send, database=database, target=link.target))
+                sending = partial(pipeline.send, database=database, target=link.target, place=self.place, tally=tally)
+                staged = await link.run(sending)
                 if promote:
                     result = await self._promote(link, tenant)
                     await link.run(partial(acknowledge, database=database))
                 else:
                     result = await reports.staged(link, tenant, staged)
-                return await reports.finished(link, result, began)
+                return await reports.finished(link, replace(result, blobs=tally.to_json()), began)
 
         return await self.each(await self.tenants(tenants), one)
 
@@ -118,13 +121,14 @@ class SyncEngine(Pulls):
         planned: dict[str, list[PlannedBatch]] = {}
 
         async def one(tenant: str) -> TenantResult:
-            began = monotonic()
+            began, tally = monotonic(), Tally()
             target = self.settings.target
             if await self.is_local(tenant):
                 async with self.database(tenant) as database:
                     target = await self.target(database)
                     link = await self.link(target)
-                    await link.run(partial(pipeline.send, database=database, target=link.target))
+                    sending = partial(pipeline.send, database=database, target=link.target, place=self.place)
+                    await link.run(partial(sending, tally=tally))
             link = await self.link(target)
             outcomes: list[Outcome] = await link.run(
                 lambda connection: pipeline.try_staged(connection, tenant, link.target, self.options(digest=True))
@@ -139,6 +143,7 @@ class SyncEngine(Pulls):
                 batches=tuple(outcome.batch for outcome in outcomes),
                 tables=sum_tables(outcome.to_json() for outcome in outcomes),
                 held=outcomes[-1].held if outcomes else 0,
+                blobs=tally.to_json(),
             )
             return await reports.finished(link, result, began)
 

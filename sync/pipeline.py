@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import asyncpg
@@ -13,6 +14,7 @@ from localstore.sqlite.database import Database
 from sync import batches, ledger
 from sync.authority import begins_in, may_send
 from sync.batches import LocalBatch
+from sync.blobs.tally import Tally
 from sync.bundle import Bundle, Sealed
 from sync.errors import HeldRows, NotPrepared, PromotionFailed, StalePlan
 from sync.outcome import Options, Outcome
@@ -23,8 +25,12 @@ from sync.steps.acknowledge import acknowledge
 from sync.steps.promote import promote, promotion
 from sync.steps.seal import seal
 from sync.steps.stage import stage
+from sync.steps.upload import release_objects, upload
 from sync.takeback import withdraw
 from sync.waiting_vectors import release_vectors
+
+if TYPE_CHECKING:
+    from sync.blobs.place import Place
 
 
 async def open_production(connection: asyncpg.Connection, target: str, *, prepare_it: bool) -> None:
@@ -37,9 +43,17 @@ async def open_production(connection: asyncpg.Connection, target: str, *, prepar
 
 
 async def send(
-    connection: asyncpg.Connection, database: Database, target: str, *, closing: bool = False
+    connection: asyncpg.Connection,
+    database: Database,
+    target: str,
+    *,
+    place: Place | None,
+    tally: Tally,
+    closing: bool = False,
 ) -> tuple[UUID, ...]:
-    """Seal what is pending and stage all that production lacks; return the batches that were staged.
+    """Seal what is pending, upload what it names, and stage all that production lacks; return what was staged.
+
+    `place` is where production's objects are, if it has any; `tally` counts what was brought there.
 
     Where production is the truth nothing is sent, but for the last changes of a file that is about to be its copy
     (`closing`).
@@ -48,8 +62,11 @@ async def send(
     if not closing and not await may_send(connection, database):
         return ()
     await release_vectors(connection, database, target)
+    await release_objects(connection, database, place, tally)
     await seal(database, target)
     unstaged = (await acknowledge(connection, database)).unstaged
+    open_batches = {batch.batch: batch for batch in (*unstaged, *await database.read(batches.opened))}
+    await upload(connection, database, tuple(open_batches.values()), place, tally)
     for batch in unstaged:
         sealed = _sealed(database, batch)
         await register(connection, target, sealed.head.tables)

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from localstore.errors import LocalStoreError
+from sync.blobs.tally import Tally
 
 COUNTS = ("inserted", "updated", "deleted", "unchanged", "conflicts", "quarantined")
 
@@ -52,6 +53,7 @@ class TenantResult:
     held: int = 0
     left_alone: tuple[tuple[str, str], ...] = ()
     failure: Failure | None = None
+    blobs: Mapping[str, int] = field(default_factory=lambda: Tally().to_json())
 
     @property
     def exit_code(self) -> int:
@@ -70,7 +72,7 @@ class TenantResult:
             "batches": [str(batch) for batch in self.batches],
             "state": self.state,
             "tables": {name: dict(counts) for name, counts in self.tables.items()},
-            "blobs": {"uploaded": 0, "bytes": 0},
+            "blobs": dict(self.blobs),
             "held": self.held,
             "seconds": round(self.seconds, 3),
         }

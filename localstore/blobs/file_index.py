@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from localstore.blobs.index import BlobIndex, Page, check_admission
 from localstore.blobs.keys import after_prefix, fold
-from localstore.blobs.model import TABLE, Blob, BlobInfo, NewBlob
+from localstore.blobs.model import Blob, BlobInfo, NewBlob
+from localstore.blobs.table import TABLE
 from localstore.sqlite.database import Database
 from localstore.sqlite.failures import translate
 from localstore.sqlite.prepare import Models, is_prepared, prepare

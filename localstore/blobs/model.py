@@ -11,10 +11,9 @@ from sqlalchemy import Column, Index, UniqueConstraint
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
+from localstore.blobs.table import TABLE
 from localstore.columns import JSONText, UtcDateTime
 from localstore.models import utc_now
-
-TABLE = "blobs"
 
 
 class _Apart(SQLModel, registry=registry()):

@@ -108,12 +108,17 @@ def object_path(digest: str) -> str:
 
     Hashes come from rows, which anybody with a file may have written: what is none must not become a path.
     """
-    if not _HASH.fullmatch(digest):
+    if not is_hash(digest):
         raise BlobDamaged(
             f"{preview(digest)} is no content hash, so there is no object of that name",
             hint="put the blob again; `localstore blobs list` shows what the rows say",
         )
     return f"{FOLDER}/{digest[:2]}/{digest}"
+
+
+def is_hash(digest: str) -> bool:
+    """Return whether this can name an object."""
+    return _HASH.fullmatch(digest) is not None
 
 
 def digest_of(path: str) -> str | None:

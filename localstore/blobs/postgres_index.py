@@ -10,7 +10,8 @@ import asyncpg
 
 from localstore.blobs.index import BlobIndex, Page, check_admission
 from localstore.blobs.keys import after_prefix, fold
-from localstore.blobs.model import TABLE, BlobInfo, NewBlob
+from localstore.blobs.model import BlobInfo, NewBlob
+from localstore.blobs.table import TABLE
 from localstore.columns import dump_json, parse_json
 from localstore.errors import ConfigurationError, LocalStoreError, PostgresError, WrongMode
 from localstore.identifiers import check_tenant_id

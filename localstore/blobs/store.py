@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final, Literal, Self, overload
 
+from localstore.blobs.fetch import fetch
 from localstore.blobs.incoming import Content, Incoming
 from localstore.blobs.index import BlobIndex, Page
 from localstore.blobs.keys import check_key, check_prefix
@@ -60,12 +61,20 @@ class Blobs:
 
     A put is done when its row is committed: killed before that it leaves an object that nobody names, which a sweep
     removes later. Overwriting and deleting never touch the old bytes, so that a rollback of the row finds them.
+    `far` gives the place from which bytes are fetched that are not here, if there is one.
     """
 
-    def __init__(self, index: BlobIndex, objects: Objects, limits: Limits) -> None:
+    def __init__(
+        self,
+        index: BlobIndex,
+        objects: Objects,
+        limits: Limits,
+        far: Callable[[], Objects | None] = lambda: None,
+    ) -> None:
         self._index = index
         self.objects = objects
         self._limits = limits
+        self._far = far
 
     def __repr__(self) -> str:
         return f"<Blobs of {self._index.company_id} in {self.objects!r}>"
@@ -224,6 +233,10 @@ class Blobs:
         if found is None:
             raise _not_found(key)
         reader = await self.objects.open(found.hash)
+        far = None if reader is not None else self._far()
+        # A row that was pulled may have come before its bytes.
+        if far is not None and await fetch(self.objects, far, found.hash, found.size):
+            reader = await self.objects.open(found.hash)
         if reader is None:
             raise _missing(key)
         return found, reader

@@ -126,6 +126,16 @@ CREATE TABLE IF NOT EXISTS localstore.feed (
 CREATE INDEX IF NOT EXISTS feed_xid ON localstore.feed (company_id, xid);
 CREATE INDEX IF NOT EXISTS feed_key ON localstore.feed (company_id, tbl, key);
 
+-- Objects that the object store has whole; `wanted_at` is when a push last said that it would name one.
+CREATE TABLE IF NOT EXISTS localstore.objects (
+    company_id text,
+    hash text,
+    size bigint NOT NULL,
+    verified_at timestamptz NOT NULL DEFAULT now(),
+    wanted_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (company_id, hash)
+);
+
 CREATE TABLE IF NOT EXISTS localstore.logins (
     login name,
     company_id text,
@@ -138,10 +148,11 @@ GRANT USAGE ON SCHEMA localstore, localstore_staging TO localstore_stager, local
 GRANT SELECT ON ALL TABLES IN SCHEMA localstore TO localstore_stager, localstore_promoter, localstore_reader;
 REVOKE ALL ON localstore.logins FROM localstore_stager, localstore_promoter, localstore_reader;
 REVOKE SELECT ON localstore.undo FROM localstore_stager;
-GRANT INSERT, UPDATE ON localstore.tenants, localstore.ledger, localstore.replicas
+GRANT INSERT, UPDATE ON localstore.tenants, localstore.ledger, localstore.replicas, localstore.objects
     TO localstore_stager, localstore_promoter;
 GRANT INSERT, UPDATE, DELETE ON localstore.chunks TO localstore_stager, localstore_promoter;
-GRANT INSERT, UPDATE, DELETE ON localstore.undo, localstore.held, localstore.feed, localstore.followers
+GRANT INSERT, UPDATE, DELETE ON localstore.undo, localstore.held, localstore.feed, localstore.followers,
+    localstore.objects
     TO localstore_promoter;
 
 -- These tables hold every company's rows and are read by our roles alone. The policy is plain because it exists only
@@ -150,7 +161,7 @@ DO $policies$
 DECLARE
     wanted text;
 BEGIN
-    FOREACH wanted IN ARRAY ARRAY['tenants', 'ledger', 'chunks', 'undo', 'held', 'replicas', 'followers', 'feed'] LOOP
+    FOREACH wanted IN ARRAY ARRAY['tenants', 'ledger', 'chunks', 'undo', 'held', 'replicas', 'followers', 'objects', 'feed'] LOOP
         EXECUTE format('ALTER TABLE localstore.%I ENABLE ROW LEVEL SECURITY', wanted);
         IF NOT EXISTS (
             SELECT FROM pg_catalog.pg_policy

@@ -124,6 +124,7 @@ async def _fill(owner: asyncpg.Connection) -> None:
             batch,
             company,
         )
+        await owner.execute("INSERT INTO localstore.objects (company_id, hash, size) VALUES ($1, 'ab', 1)", company)
         await owner.execute(
             "INSERT INTO localstore.replicas (company_id, replica) VALUES ($1, gen_random_uuid())", company
         )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Act = Callable[..., AbstractAsyncContextManager[None]]
 
 PRODUCTION = ("tickets", "comments", "notes")
-RECORDS = ("tenants", "ledger", "chunks", "undo", "held", "replicas", "followers", "feed")
+RECORDS = ("tenants", "ledger", "chunks", "undo", "held", "replicas", "followers", "objects", "feed")
 LIMITS = "SELECT polrelid::regclass::text FROM pg_policy WHERE polname = 'localstore_login' ORDER BY 1"
 
 
@@ -134,6 +134,7 @@ async def test_R8_a_limited_login_gains_nothing_by_taking_a_role(
         ),
         "INSERT INTO localstore.held (batch, company_id) VALUES (gen_random_uuid(), 'beta')",
         "INSERT INTO localstore.replicas (company_id, replica) VALUES ('beta', gen_random_uuid())",
+        "INSERT INTO localstore.objects (company_id, hash, size) VALUES ('beta', 'cd', 1)",
         "INSERT INTO localstore.feed (company_id, target, tbl) VALUES ('beta', 'public', 'tickets')",
     ],
 )
