@@ -26,6 +26,8 @@ from localstore.postgres.cluster import Cluster
 from localstore.postgres.connect import Server, connection_to
 from localstore.postgres.embedded import EmbeddedServer, embedded_server
 from localstore.postgres.locks import FileLock
+from tests.integration.command import Outcome
+from tests.integration.command import command as run_command
 
 USER = """
 import asyncio, sys
@@ -314,33 +316,28 @@ async def test_S5_no_statement_reaches_the_log(store: Path) -> None:
     assert "hunter2" not in log
 
 
-def command(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def command(data: Path, *arguments: str) -> Outcome:
     """Run `localstore postgres …` as a user does."""
-    return subprocess.run(
-        [sys.executable, "-m", "localstore", "postgres", *arguments, "--data", str(data)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_command("postgres", *arguments, "--data", data)
 
 
 async def test_command_starts_shows_and_stops(data: Path) -> None:
     """The three commands do what they say, each a process of its own, and show the password only when asked."""
     none = command(data, "status", "--json")
-    assert json.loads(none.stdout)["server"]["postgres"] is None
+    assert none.json["server"]["postgres"] is None
     started = command(data, "start", "--json")
-    assert started.returncode == 0, started.stderr
-    described = json.loads(started.stdout)["server"]
+    assert started.code == 0, started.err
+    described = started.json["server"]
     assert described["running"]
     assert described["kept"]
-    server = Server.parse(command(data, "status", "--url").stdout)
+    server = Server.parse(command(data, "status", "--url").out)
     assert server.redacted == described["url"]
     assert server.password is not None
-    assert server.password not in started.stdout + command(data, "status").stdout
+    assert server.password not in started.out + command(data, "status").out
     await write(server, "by hand")
     stopped = command(data, "stop", "--json")
-    assert json.loads(stopped.stdout)["stopped"] is True
-    assert "does not run" in command(data, "status").stdout
+    assert stopped.json["stopped"] is True
+    assert "does not run" in command(data, "status").out
     refused = command(data, "status", "--url")
-    assert refused.returncode == 1
-    assert "Try: localstore postgres start" in refused.stderr
+    assert refused.code == 1
+    assert "Try: localstore postgres start" in refused.err

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import signal
-import subprocess
-import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 
 from localstore.schema.tables import Policy
+from tests.faults.killing import die
+from tests.forked import be_command, processes
 from tests.integration.command import TIMEOUT_SECONDS, environment, sync
 from tests.integration.promotion import COMPANY, Sides, sides
 
@@ -30,44 +34,36 @@ WHOLE_POINTS = {
     "cursor written, nothing committed": ("sync.steps.pull", "_apply", True),
 }
 
-KILLED = """
-import importlib, inspect, os, signal, sys
-owner, name, after, *arguments = sys.argv[1:]
-place = importlib.import_module(owner.partition(":")[0])
-if ":" in owner:
-    place = getattr(place, owner.partition(":")[2])
-original = getattr(place, name)
 
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def called(*given, **named):
-    if after == "False" and not inspect.iscoroutinefunction(original):
-        die()
-    done = original(*given, **named)
-    if inspect.iscoroutinefunction(original):
-        done.close()
-    die()
-
-setattr(place, name, called)
-from localstore.cli import main
-sys.argv = ["localstore", *arguments]
-main()
-"""
-
-
-def killed(point: tuple[str, str, bool], *arguments: str | Path) -> None:
-    """Run the command until it dies at the point."""
+def dying(point: tuple[str, str, bool], arguments: Sequence[str], environment: Mapping[str, str], out: Path) -> None:
+    """Be the command that dies at the point."""
     owner, name, after = point
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, owner, name, str(after), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=TIMEOUT_SECONDS,
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
+    module, _, cls = owner.partition(":")
+    place: Any = importlib.import_module(module)
+    if cls:
+        place = getattr(place, cls)
+    original = getattr(place, name)
+
+    def called(*given: Any, **named: Any) -> None:
+        if not after and not inspect.iscoroutinefunction(original):
+            die()
+        done = original(*given, **named)
+        if inspect.iscoroutinefunction(original):
+            done.close()
+        die()
+
+    setattr(place, name, called)
+    be_command(arguments, environment, None, out, out)
+
+
+def killed(folder: Path, point: tuple[str, str, bool], *arguments: str | Path) -> None:
+    """Run the command until it dies at the point; what it prints lies in the folder."""
+    out = folder / "printed"
+    process = processes.Process(target=dying, args=(point, [*map(str, arguments)], environment(), out))
+    process.start()
+    process.join(TIMEOUT_SECONDS)
+    assert process.exitcode == -signal.SIGKILL, out.read_text()
+    process.close()
 
 
 async def prepared(one: Sides) -> None:
@@ -95,7 +91,7 @@ async def test_F1_a_pull_that_dies_is_done_whole_or_not_at_all(tmp_path: Path, p
     async with sides(tmp_path, production) as one:
         await prepared(one)
         before = await one.rows("SELECT * FROM t ORDER BY id"), await one.rows(CURSOR)
-        killed(POINTS[point], "sync", "pull", "--to", production, "--data", one.store.root)
+        killed(tmp_path, POINTS[point], "sync", "pull", "--to", production, "--data", one.store.root)
         after = await one.rows("SELECT * FROM t ORDER BY id"), await one.rows(CURSOR)
         assert (after != before) == point.startswith("committed")
         assert (after[1] == before[1]) == (after[0] == before[0])
@@ -122,7 +118,7 @@ async def test_F1_a_first_pull_that_dies_is_taken_up_again(tmp_path: Path, produ
         await one.push()
         second = tmp_path / "second"
         arguments = ("sync", "pull", "--tenant", COMPANY, "--to", production, "--data", second)
-        killed(WHOLE_POINTS[point], *arguments)
+        killed(tmp_path, WHOLE_POINTS[point], *arguments)
         again = sync(*arguments[1:], "--json")
         assert again.code == 0, again.all
         assert again.json["tenants"][0]["tables"]["t"]["inserted"] == 6

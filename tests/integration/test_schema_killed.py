@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from localstore import LocalStore
 from localstore.sqlite import capture
 from localstore.sqlite.backup import FOLDER, backups, check_backup
+from tests.forked import be_command, processes
 from tests.integration.command import command, environment
 
 TENANTS = 6
@@ -77,32 +79,30 @@ async def test_a_killed_apply_leaves_each_file_old_or_new(folder: Path) -> None:
     """SIGKILL after ever more of the files are done: none is ever in between, and the next run does the rest."""
     arguments = ["schema", "apply", "--models", "new_models", "--data", "data", "--concurrency", "2"]
     tenants = [f"t{number:02}" for number in range(TENANTS)]
+    out = folder / "printed"
     seen: list[int] = []
     kills = 0
     while not seen or seen[-1] < TENANTS:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "localstore", *arguments],
-            cwd=folder,
-            env=environment(PYTHONPATH=paths(folder)),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
+        process = processes.Process(target=be_command, args=(arguments, environment(), folder, out, out))
+        process.start()
+        assert process.pid is not None
         # Kill it as soon as one more backup is there than before: its file is then about to change, or just has.
         made = sum(len(list((folder / "data" / tenant / FOLDER).glob("*.json"))) for tenant in tenants)
-        while process.poll() is None:
+        while process.is_alive():
             now = sum(len(list((folder / "data" / tenant / FOLDER).glob("*.json"))) for tenant in tenants)
             if now > made + len(seen) % 3:
                 os.kill(process.pid, signal.SIGKILL)
                 kills += 1
                 break
-        _, stderr = process.communicate()
-        assert process.returncode in (0, -signal.SIGKILL), stderr.decode()
+            time.sleep(0.001)
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL), out.read_text()
         shapes = [shape(folder, tenant) for tenant in tenants]
         seen.append(shapes.count("new"))
         assert seen == sorted(seen)
         assert len(seen) < 10 * TENANTS
     assert kills > 0
-    assert command(*arguments, cwd=folder, PYTHONPATH=paths(folder)).code == 0
+    assert command(*arguments, cwd=folder).code == 0
     async with LocalStore(folder / "data", models=()) as store:
         assert await store.tenants() == tenants
     for tenant in tenants:
