@@ -121,10 +121,8 @@ class Modes:
         match production, here:
             case "postgresql", _:
                 await self._open(site)
-            case _, "postgresql":
+            case _, "postgresql" | "advancing":
                 await self._take_in(site)
-            case _, "advancing":
-                await self._mirror(site, production or HYBRID)
             case "hybrid", _:
                 await self._declare(site, FILE, among=(HYBRID,))
             case _:
@@ -154,10 +152,12 @@ class Modes:
 
     async def _to_postgresql(self, site: Site, here: str) -> None:
         """Carry everything, hold writes off, carry the rest, compare, and only then let production be the truth."""
-        if here == HYBRID:
-            # Most of it while others still write, which keeps the time short in which they wait.
-            await self._settle(site, rounds=1)
-            await nothing_held(site)
+        if here != HYBRID:
+            # Cut off on the way to or fro: production may have been the truth meanwhile.
+            await self._take_in(site)
+        # Most of it while others still write, which keeps the time short in which they wait.
+        await self._settle(site, rounds=1)
+        await nothing_held(site)
         told = False
         try:
             await self._mirror(site, ADVANCING)
@@ -166,11 +166,8 @@ class Modes:
             told = True
             await self._declare(site, POSTGRESQL, among=(HYBRID,))
         except BaseException as error:
-            if told and await self._mode_after(site, error) == POSTGRESQL:
-                await self._mirror(site, POSTGRESQL)
-            else:
-                # A copy that was never opened stays one; whatever else it was, the file was the truth.
-                await self._mirror(site, POSTGRESQL if here == POSTGRESQL else HYBRID)
+            in_effect = told and await self._mode_after(site, error) == POSTGRESQL
+            await self._mirror(site, POSTGRESQL if in_effect else HYBRID)
             raise
 
     async def _become_a_copy(self, site: Site, here: str) -> None:
@@ -207,7 +204,11 @@ class Modes:
         await self._take_in(site)
 
     async def _take_in(self, site: Site) -> None:
-        """Pull; the file follows production's mode in the transaction that takes the rows over."""
+        """Open a closed file with what production has, since nobody can tell how long ago it was closed.
+
+        A copy follows production's mode in the transaction that takes the rows over. A file that a change was
+        cut off on is opened after that: in between nobody writes to either side.
+        """
         await self._pull(site)
         production, here = await self._look(site)
         if here == ADVANCING:

@@ -122,3 +122,22 @@ async def test_F1_a_change_of_mode_that_dies_is_finished_or_undone(moving: Movin
     async with LocalStore(world.data) as store, SyncEngine(store, to=world.url) as engine:
         assert (await engine.pull()).exit_code == 0
     await moving.check(confirmed)
+
+
+async def test_F1_a_closed_file_opens_with_what_production_was_given_meanwhile(moving: Moving) -> None:
+    """Commands that die one after the other leave the file closed, and no way of opening it skips the last writes."""
+    world = moving.world
+    closed = point_name("hybrid", "postgresql", "closed, nothing carried yet")
+    moving.run("advance", "postgresql")
+    moving.go("postgresql", "hybrid", "declared in production, nothing taken in")
+    assert await moving.modes() == ("hybrid", "postgresql")
+    await world.execute("UPDATE tickets SET title = 'first' WHERE ticket_id = '0'")
+    moving.run("advance", "postgresql", closed)
+    assert await moving.modes() == ("hybrid", "advancing")
+    moving.run("back", "hybrid")
+    assert world.local("SELECT title FROM tickets WHERE ticket_id = '0'") == [("first",)]
+    moving.run("advance", "postgresql", closed)
+    await world.execute("UPDATE tickets SET title = 'second' WHERE ticket_id = '0'")
+    moving.run("back", "hybrid")
+    assert world.local("SELECT title FROM tickets WHERE ticket_id = '0'") == [("second",)]
+    await moving.check()
