@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 from collections.abc import AsyncIterable, Awaitable
@@ -67,7 +68,8 @@ class Incoming:
         elif isinstance(content, os.PathLike):
             file = await in_thread(partial(_open, Path(content)))
             try:
-                await self._read_all(file)
+                while chunk := await in_thread(partial(file.read, CHUNK_BYTES)):
+                    await self.write(chunk)
             finally:
                 await in_thread(file.close)
         elif callable(getattr(content, "read", None)):
@@ -107,7 +109,8 @@ class Incoming:
             while chunk := await source.read(CHUNK_BYTES):
                 await self.write(chunk)
             return
-        while chunk := await in_thread(partial(source.read, CHUNK_BYTES)):
+        # Somebody else's stream may take its time, for which no thread of ours that tenants' files need should wait.
+        while chunk := await asyncio.to_thread(source.read, CHUNK_BYTES):
             await self.write(chunk)
 
     async def _take(self, data: memoryview) -> None:

@@ -21,7 +21,7 @@ from fsspec.spec import AbstractFileSystem
 from localstore.blobs.disk import DiskFileSystem, UnfinishedFile
 from localstore.blobs.objects import CHUNK_BYTES, FOLDER, ObjectInfo, Objects, Reader, digest_of, object_path
 from localstore.errors import BlobError, ForeignFile
-from localstore.sqlite.threads import in_thread
+from localstore.sqlite.threads import acquire, in_thread
 
 PAGE = 1000
 
@@ -53,7 +53,7 @@ class LocalObjects(Objects):
 
     async def collect(self) -> BinaryIO:
         """Return a new file."""
-        return await in_thread(self._collect)
+        return await acquire(self._collect, _close)
 
     async def add(self, digest: str, size: int, file: BinaryIO) -> bool:
         """Keep the content of `file` under its hash."""
@@ -70,7 +70,7 @@ class LocalObjects(Objects):
 
     async def open(self, digest: str) -> Reader | None:
         """Open an object."""
-        file = await in_thread(partial(self._open, object_path(digest)))
+        file = await acquire(partial(self._open, object_path(digest)), _close)
         return None if file is None else _LocalReader(file)
 
     async def file(self, digest: str) -> BinaryIO | None:
@@ -230,6 +230,11 @@ class MemoryObjects(LocalObjects):
     def _modified(self, entry: dict[str, Any]) -> datetime:
         modified: datetime = self._files.modified(entry["name"])
         return modified
+
+
+def _close(file: BinaryIO | None) -> None:
+    if file is not None:
+        file.close()
 
 
 @contextmanager

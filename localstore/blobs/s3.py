@@ -6,25 +6,22 @@ import asyncio
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache, partial
+from importlib import import_module
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    CredentialRetrievalError,
-    HTTPClientError,
-    NoCredentialsError,
-    PartialCredentialsError,
-)
-from botocore.exceptions import ConnectionError as NoConnection
 from pydantic import SecretStr
-from s3fs import S3FileSystem
 
 from localstore.config import Settings
 from localstore.errors import BlobError, ConfigurationError, ObjectStoreDenied, ObjectStoreUnavailable
 from localstore.identifiers import preview
+from localstore.sqlite.threads import in_thread
+
+if TYPE_CHECKING:
+    # botocore tries its network when it is imported, so that happens with the first call only.
+    from s3fs import S3FileSystem
 
 CONNECTIONS_MAX: Final = 16
 CONNECT_SECONDS: Final = 10
@@ -36,7 +33,6 @@ _REGION_DEFAULT: Final = "us-east-1"
 """What servers other than Amazon's expect in a signature."""
 
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_NO_CREDENTIALS: Final = (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError)
 _BUSY: Final = frozenset({"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "503", "500"})
 _DENIED: Final = frozenset(
     {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "401", "403", "AllAccessDisabled"}
@@ -98,14 +94,14 @@ class Bucket:
         """Make one call of S3's protocol on the bucket; raises FileNotFoundError for an object that is not there."""
         with self._explained():
             # fsspec gives its coroutines a leading underscore; on an asynchronous file system they are its interface.
-            answer: dict[str, Any] = await self._client()._call_s3(method, Bucket=self.name, **parameters)  # noqa: SLF001
+            answer: dict[str, Any] = await (await self._client())._call_s3(method, Bucket=self.name, **parameters)  # noqa: SLF001
             return answer
 
     async def read(self, key: str, start: int, end: int) -> bytes:
         """Return a range of an object's bytes, none behind its end; raises FileNotFoundError."""
         with self._explained():
             try:
-                data: bytes = await self._client()._cat_file(f"{self.name}/{key}", start=start, end=end)  # noqa: SLF001
+                data: bytes = await (await self._client())._cat_file(f"{self.name}/{key}", start=start, end=end)  # noqa: SLF001
             except OSError as error:
                 if _code(error) != "InvalidRange":
                     raise
@@ -115,7 +111,7 @@ class Bucket:
     async def link(self, key: str, seconds: int, **parameters: Any) -> str:
         """Return a presigned link to GET one object."""
         with self._explained():
-            url: str = await self._client()._url(f"{self.name}/{key}", expires=seconds, **parameters)  # noqa: SLF001
+            url: str = await (await self._client())._url(f"{self.name}/{key}", expires=seconds, **parameters)  # noqa: SLF001
             return url
 
     async def close(self) -> None:
@@ -124,15 +120,19 @@ class Bucket:
         if client is not None and client._s3 is not None:  # noqa: SLF001 - what set_session would open anew
             await client._s3.close()  # noqa: SLF001
 
-    def _client(self) -> S3FileSystem:
+    async def _client(self) -> S3FileSystem:
         loop = asyncio.get_running_loop()
-        client = self._clients.get(loop)
-        if client is None:
+        if loop not in self._clients:
+            # Importing it takes a second, for which no event loop should stand still.
+            await in_thread(partial(import_module, "s3fs"))
+        if loop not in self._clients:
             self._clients = {other: known for other, known in self._clients.items() if not other.is_closed()}
-            client = self._clients[loop] = self._connect(loop)
-        return client
+            self._clients[loop] = self._connect(loop)
+        return self._clients[loop]
 
     def _connect(self, loop: asyncio.AbstractEventLoop) -> S3FileSystem:
+        from s3fs import S3FileSystem
+
         elsewhere = self.endpoint_url is not None
         region = self._region or (_REGION_DEFAULT if elsewhere else None)
         return S3FileSystem(
@@ -162,13 +162,15 @@ class Bucket:
         """Turn what s3fs and botocore raise into our errors, which repeat no credentials."""
         try:
             yield
-        except (OSError, ClientError, BotoCoreError, HTTPClientError) as error:
+        except _failures() as error:
             code = _code(error)
             if isinstance(error, FileNotFoundError) and code != "NoSuchBucket":
                 raise
             raise self._error(error, code) from error
 
     def _error(self, error: Exception, code: str) -> BlobError:
+        from botocore import exceptions as told
+
         where = f"the bucket {self.name} at {self.endpoint_url or 'Amazon S3'}"
         if code == "NoSuchBucket":
             return BlobError(f"{where} does not exist", hint="make it, or correct S3_BUCKET_NAME")
@@ -177,19 +179,28 @@ class Bucket:
                 f"{where} refused the request ({code})",
                 hint="check S3_ACCESS_KEY, S3_SECRET_KEY and what they may do in the bucket",
             )
-        if isinstance(error, _NO_CREDENTIALS):
+        if isinstance(error, told.NoCredentialsError | told.PartialCredentialsError | told.CredentialRetrievalError):
             return ObjectStoreDenied(
                 f"there are no credentials for {where}", hint="set S3_ACCESS_KEY and S3_SECRET_KEY"
             )
-        if isinstance(error, NoConnection | HTTPClientError | TimeoutError) or code in _BUSY:
+        if isinstance(error, told.ConnectionError | told.HTTPClientError | TimeoutError) or code in _BUSY:
             return ObjectStoreUnavailable(
                 f"{where} does not answer ({code})", hint="run the same call again; S3_ENDPOINT_URL says where it is"
             )
         return BlobError(f"{where} could not do what was asked ({code})", hint="look at the object store's own log")
 
 
+@cache
+def _failures() -> tuple[type[Exception], ...]:
+    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+
+    return (OSError, ClientError, BotoCoreError, HTTPClientError)
+
+
 def _code(error: BaseException) -> str:
     """Return S3's word for what happened, or the kind of error; messages may repeat what a header held."""
+    from botocore.exceptions import ClientError
+
     for found in (error, error.__cause__):
         if isinstance(found, ClientError):
             with suppress(KeyError, TypeError):

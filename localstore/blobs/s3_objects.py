@@ -18,7 +18,7 @@ from localstore.blobs.s3_source import PART_BYTES, Source
 from localstore.blobs.uploads import Uploads
 from localstore.errors import BlobDamaged
 from localstore.identifiers import check_tenant_id
-from localstore.sqlite.threads import in_thread
+from localstore.sqlite.threads import acquire
 
 _PLAIN: Final = ("", "AES256")
 """Encryption under which an object store names objects and parts by the MD5 of their bytes."""
@@ -45,7 +45,7 @@ class S3Objects(Objects):
 
     async def collect(self) -> BinaryIO:
         """Return a temporary file that has no name, so that nothing of it outlives the process."""
-        return await in_thread(tempfile.TemporaryFile)
+        return await acquire(tempfile.TemporaryFile, lambda file: file.close())
 
     async def add(self, digest: str, size: int, file: BinaryIO) -> bool:
         """Upload the content of `file`, unless exactly that is there.

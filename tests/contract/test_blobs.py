@@ -142,6 +142,26 @@ async def test_a_block_that_fails_keeps_nothing(blobs: Blobs) -> None:
     assert await blobs.objects.remove_unfinished(datetime.now(UTC) + timedelta(days=1)) == 0
 
 
+async def test_a_put_that_is_cancelled_keeps_nothing(blobs: Blobs) -> None:
+    """A put that is given up while its content comes leaves nothing, and the key can be put at once."""
+    reached = asyncio.Event()
+
+    async def stalling() -> AsyncIterator[bytes]:
+        yield content(CHUNK_BYTES + 1)
+        reached.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(blobs.put("stalled", stalling()))
+    await reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await blobs.stat("stalled") is None
+    assert [found async for page in blobs.objects.pages() for found in page] == []
+    assert await blobs.objects.remove_unfinished(datetime.now(UTC) + timedelta(days=1)) == 0
+    assert (await blobs.put("stalled", b"now")).size == 3
+
+
 async def test_overwriting_and_deleting_leave_the_old_bytes_for_a_rollback(blobs: Blobs) -> None:
     """After a second put and after a delete the first object is there until a sweep takes it."""
     first = await blobs.put("report", b"first")
