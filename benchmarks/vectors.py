@@ -109,7 +109,7 @@ async def main(count: int) -> None:
         root = Path(folder)
         async with (
             LocalStore(root / "data", models=[]) as store,
-            embedded_server(root / "data") as server,
+            embedded_server(root / "data", erase=True) as server,
             SyncEngine(store, to=server.url) as engine,
             Pool(server) as pool,
         ):
