@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from localstore import LocalStore, Tenant
-from localstore.errors import StoreError
-from localstore.sqlite import marks
+from localstore.errors import StoreError, WrongMode
+from localstore.sqlite import marks, mode
 from localstore.vectors import HashingEmbedder, Match
 from localstore.vectors.blocks import search
 from localstore.vectors.matrices import Matrices
@@ -177,6 +177,22 @@ async def test_a_put_killed_in_the_middle_is_there_whole_or_not_at_all(tmp_path:
         assert count % BATCH == 0
         assert count // BATCH - 1 >= returned
         assert len(await vectors.search(np.ones(32), model="m", k=count)) == count
+
+
+async def test_a_file_that_is_a_copy_takes_no_vectors(tmp_path: Path) -> None:
+    """Where production is the truth, writes are refused in the words of all writes, and searches go on."""
+    async with LocalStore(tmp_path, models=[]) as store:
+        for company in ("acme", "empty"):
+            tenant = await store.tenant(company).open()
+            if company == "acme":
+                await tenant.vectors.put("kb/1", [1, 2], model="m")
+            await tenant.database.write(lambda file: mode.set_mode(file, mode.POSTGRESQL))
+            with pytest.raises(WrongMode):
+                await tenant.vectors.put("kb/2", [1, 2], model="m")
+            assert len(await tenant.vectors.search([1, 2], model="m")) == (company == "acme")
+        with pytest.raises(WrongMode):
+            await store.tenant("acme").vectors.delete("kb/1", model="m")
+        assert not store.tenant("empty").database.tables
 
 
 async def test_the_hashing_embedder_is_the_same_on_every_machine() -> None:
