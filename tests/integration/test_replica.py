@@ -35,8 +35,9 @@ async def app(production: str, login: Login) -> Server:
 
 
 @pytest.fixture
-async def pool(app: Server, standby: Standby) -> AsyncIterator[Pool]:
+async def pool(app: Server, standby: Standby, postgres_server: Server) -> AsyncIterator[Pool]:
     """Give a pool whose replica has the database and the login already."""
+    await caught_up(standby, postgres_server)
     async with Pool(app, replica=standby.of(app)) as pool:
         async with pool.transaction("acme"):
             """A commit, so that the replica is asked for nothing older than the tables."""
@@ -47,6 +48,14 @@ async def pool(app: Server, standby: Standby) -> AsyncIterator[Pool]:
 async def is_replica(connection: asyncpg.Connection) -> bool:
     """Return whether the connection leads to a replica."""
     return bool(await connection.fetchval("SELECT pg_is_in_recovery()"))
+
+
+async def caught_up(standby: Standby, server: Server) -> None:
+    """Wait until the replica has all that was written: one that does not know a database yet is left alone for long."""
+    async with connection_to(server) as primary, connection_to(standby.of(server)) as replica:
+        written = await primary.fetchval("SELECT pg_current_wal_insert_lsn()::text")
+        while not await replica.fetchval("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", written):
+            await asyncio.sleep(0.01)
 
 
 async def until_replica(pool: Pool) -> None:
@@ -110,8 +119,11 @@ async def test_a_replica_that_stands_still_is_not_asked(pool: Pool, standby: Sta
     assert await repository.get_ticket_by_id(*ACME, "1") is not None
 
 
-async def test_reads_survive_a_replica_that_stops_and_return_when_it_is_back(pool: Pool, standby: Standby) -> None:
+async def test_reads_survive_a_replica_that_stops_and_return_when_it_is_back(
+    pool: Pool, standby: Standby, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the replica gone, idle connections and all, every read is answered; later the replica is asked again."""
+    monkeypatch.setattr(replicas, "REST_SECONDS", 0.5)
     repository = TicketRepository(pool)
     await repository.create_ticket(*ACME, {"ticket_id": "1"})
     await until_replica(pool)
