@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from localstore.errors import ConfigurationError
 from localstore.sqlite.database import Database
@@ -26,16 +26,22 @@ class Changes(Protocol):
         ...
 
 
+ABSENT: Final = "absent"
+"""The state of the tables of a file that is not there; once it is, nothing is what it was."""
+
+
 class FileChanges:
     """The states of the tables of one tenant's file, whoever writes to it: applications, the shell, pulls, restores."""
 
-    def __init__(self, database: Callable[[], Awaitable[Database]]) -> None:
+    def __init__(self, database: Callable[[], Awaitable[Database | None]]) -> None:
         self._database = database
         self._readers: list[Generations] = []
 
     async def states(self, tables: Collection[str]) -> dict[str, str]:
         """Return each table's generation."""
         database = await self._database()
+        if database is None:
+            return dict.fromkeys(tables, ABSENT)
 
         def read(connection: sqlite3.Connection) -> dict[str, str]:
             # What was read before belongs to one thread at a time; with several at once, the others begin anew.

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
+from localstore.cache.backends import caches_at
+from localstore.cache.changes import FileChanges
 from localstore.cache.interface import Cache
 from localstore.config import DATA_PATH_DEFAULT, Settings
 from localstore.errors import StoreError, TenantNotFound
@@ -64,6 +66,7 @@ class FileStorage(StorageInterface):
         self, base_path: str | os.PathLike[str] = DATA_PATH_DEFAULT, *, settings: Settings | None = None
     ) -> None:
         self.store = LocalStore(base_path, MODELS, settings=settings)
+        self._caches = caches_at(self.store.root, self.store.settings)
         self._closed = False
 
     @classmethod
@@ -173,8 +176,13 @@ class FileStorage(StorageInterface):
         return await self._read(company_id, count, {})
 
     def cache(self, company_id: str) -> Cache:
-        """Return the company's cache, its tenant's: it follows the rows of the file."""
-        return self.store.tenant(company_id).cache
+        """Return the company's cache, which is its tenant's, too: it follows the rows of the file."""
+        self._check_open()
+        return self._caches.of(company_id, changes=self.changes(company_id))
+
+    def changes(self, company_id: str) -> FileChanges:
+        """Return what tells whether the rows of the company's file have changed; it makes no file."""
+        return FileChanges(partial(self._database, company_id, create=False))
 
     @property
     def closed(self) -> bool:
@@ -185,6 +193,7 @@ class FileStorage(StorageInterface):
         """Close the files that this storage opened."""
         if not self._closed:
             self._closed = True
+            await self._caches.close()
             await self.store.close()
 
     async def _save(self, kind: ItemKind, company_id: str, platform: str, payload: Mapping[str, Any]) -> str:

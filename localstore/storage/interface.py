@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
+from localstore.cache.interface import Cache
 from localstore.config import Settings
 
 LIST_LIMIT = 100
@@ -104,6 +105,14 @@ class StorageInterface(ABC):
     @abstractmethod
     async def get_platform_stats(self, company_id: str) -> dict[str, dict[str, int]]:
         """Return how many items each platform has, by platform: `tickets, knowledge_base, total`."""
+
+    @abstractmethod
+    def cache(self, company_id: str) -> Cache:
+        """Return the company's cache, in Redis where REDIS_URL is set, else in a folder below DATA_PATH.
+
+        What is kept in it with `tables` follows the rows that this storage reads, and has to be made through it. Opens
+        nothing.
+        """
 
     @property
     @abstractmethod

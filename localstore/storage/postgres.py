@@ -227,7 +227,12 @@ class PostgresStorage(StorageInterface):
 
         It follows production's rows. What is kept in it with `tables` has to be made through this storage.
         """
-        return self._caches.of(company_id, changes=ProductionChanges(self._pool, company_id, self._target))
+        self._check_open()
+        return self._caches.of(company_id, changes=self.changes(company_id))
+
+    def changes(self, company_id: str) -> ProductionChanges:
+        """Return what tells whether the company's rows in production have changed."""
+        return ProductionChanges(self._pool, company_id, self._target)
 
     @property
     def closed(self) -> bool:

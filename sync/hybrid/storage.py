@@ -10,12 +10,15 @@ from typing import Any, Final, TypeVar
 
 import stamina
 
+from localstore.cache.backends import caches_at
+from localstore.cache.interface import Cache
 from localstore.config import Settings
 from localstore.errors import ConfigurationError, StoreError, WrongMode
 from localstore.identifiers import check_platform, check_tenant_id
 from localstore.sqlite.mode import FILE, HYBRID, POSTGRESQL
 from localstore.storage.interface import LIST_LIMIT, StorageInterface
 from sync.config import TARGET_DEFAULT
+from sync.hybrid.changes import HybridChanges
 from sync.hybrid.files import Files
 from sync.hybrid.migration import Migration, migrate
 from sync.hybrid.production import NoAnswer, Production
@@ -70,6 +73,7 @@ class HybridStorage(StorageInterface):
             raise ConfigurationError("STORAGE_TYPE=hybrid needs DATABASE_URL", hint="set DATABASE_URL")
         self._files = Files(settings.data_path if base_path is None else base_path, settings=settings)
         self._production = Production(url, settings=settings)
+        self._caches = caches_at(self._files.store.root, settings)
         self._pusher = Pusher(self._files.store, url)
         self._reads_copies = settings.hybrid_use_postgres
         self._mode_seconds = settings.localstore_busy_timeout
@@ -183,6 +187,12 @@ class HybridStorage(StorageInterface):
         names = await self._files.list_companies() if company_id is None else [check_tenant_id(company_id)]
         return await migrate(self._pusher, self._production, names, platform)
 
+    def cache(self, company_id: str) -> Cache:
+        """Return the company's cache: it follows the rows of the file and those of production."""
+        self._check_open()
+        changes = HybridChanges(self._files.changes(company_id), self._production, company_id)
+        return self._caches.of(company_id, changes=changes)
+
     @property
     def closed(self) -> bool:
         """Whether the storage was closed."""
@@ -192,6 +202,7 @@ class HybridStorage(StorageInterface):
         """Try for a moment to bring what is waiting to production, and give back what is open."""
         if not self._closed:
             self._closed = True
+            await self._caches.close()
             await self._pusher.close()
             await self._production.close()
             await self._files.close()
