@@ -23,6 +23,12 @@ from localstore.sqlite.threads import acquire
 _PLAIN: Final = ("", "AES256")
 """Encryption under which an object store names objects and parts by the MD5 of their bytes."""
 
+_SECOND: Final = timedelta(seconds=1)
+"""S3 tells times cut to the second; an object counts as young as it may be."""
+
+ATTEMPTS_MAX: Final = 3
+"""Sending an object that is gone whenever it has arrived is given up after so many times."""
+
 YOUNG: Final = timedelta(days=1)
 """An object older than this is made young again before a row names it; copying it each time would cost too much."""
 
@@ -58,14 +64,12 @@ class S3Objects(Objects):
         found = await self._head(digest)
         if found is not None and await self._is_same(digest, found, source) and await self._make_young(found.info):
             return False
-        etag: str | None
-        if size <= 2 * PART_BYTES:
-            part = await source.part(1, whole=True)
-            answer = await self._bucket.call("put_object", Key=key, Body=part.data, ContentMD5=part.md5_base64)
-            etag = etag_of(answer)
-        else:
-            etag = await self._multipart.upload(key, digest, source)
-        arrived = await self._head(digest)
+        # A sweep without a grace may take the object right after its arrival, before anything names it.
+        arrived, attempts = None, 0
+        while arrived is None and attempts < ATTEMPTS_MAX:
+            attempts += 1
+            etag = await self._send(key, digest, source)
+            arrived = await self._head(digest)
         if arrived is None or not await self._is_same(digest, arrived, source, answered=etag):
             raise BlobDamaged(
                 f"an object of {size} bytes arrived as something else in {self._bucket!r}",
@@ -94,7 +98,7 @@ class S3Objects(Objects):
             prefix = f"{self._company_id}/{FOLDER}/"
             answer = await self._bucket.call("list_objects_v2", Prefix=prefix, MaxKeys=PAGE, **more)
             yield [
-                ObjectInfo(digest, int(entry["Size"]), entry["LastModified"])
+                ObjectInfo(digest, int(entry["Size"]), entry["LastModified"] + _SECOND)
                 for entry in answer.get("Contents", [])
                 if (digest := digest_of(entry["Key"]))
             ]
@@ -131,12 +135,18 @@ class S3Objects(Objects):
             ResponseContentType=link.content_type,
         )
 
+    async def _send(self, key: str, digest: str, source: Source) -> str | None:
+        if source.size > 2 * PART_BYTES:
+            return await self._multipart.upload(key, digest, source)
+        part = await source.part(1, whole=True)
+        return etag_of(await self._bucket.call("put_object", Key=key, Body=part.data, ContentMD5=part.md5_base64))
+
     async def _head(self, digest: str) -> _Head | None:
         try:
             head = await self._bucket.call("head_object", Key=self._key(digest))
         except FileNotFoundError:
             return None
-        info = ObjectInfo(digest, int(head["ContentLength"]), head["LastModified"])
+        info = ObjectInfo(digest, int(head["ContentLength"]), head["LastModified"] + _SECOND)
         return _Head(info, etag_of(head), head.get("ServerSideEncryption", "") in _PLAIN)
 
     async def _is_same(self, digest: str, found: _Head, source: Source, *, answered: str | None = None) -> bool:
