@@ -22,7 +22,7 @@ from hypothesis import settings
 from localstore.models import tenant_models
 from localstore.postgres.binaries import Binaries, installed, unprivileged_account
 from localstore.postgres.cluster import HOST, SUPERUSER, Cluster
-from localstore.postgres.connect import Server, close, connect
+from localstore.postgres.connect import Server, close, connect, connection_to
 from localstore.postgres.quoting import quote_identifier, quote_literal
 
 # On a laptop every run tries other stories; CI tries the same ones each time, so that what it says of a change is about
@@ -135,6 +135,19 @@ def login(postgres_server: Server, production: str) -> Iterator[Login]:
         run_sql(server, f"DROP OWNED BY {quote_identifier(name)} CASCADE")
         # Nothing in another database of the run belongs to this login, so the role itself can go.
         run_sql(postgres_server, f"DROP ROLE {quote_identifier(name)}")
+
+
+@pytest.fixture(scope="session")
+def pgvector(postgres_server: Server) -> None:
+    """Leave a test out where the server does not carry pgvector; the wheel's always does."""
+
+    async def carried() -> bool:
+        async with connection_to(postgres_server) as connection:
+            return bool(await connection.fetchval("SELECT 1 FROM pg_available_extensions WHERE name = 'vector'"))
+
+    with ThreadPoolExecutor(1) as thread:
+        if not thread.submit(lambda: asyncio.run(carried())).result():
+            pytest.skip("this PostgreSQL does not carry pgvector")
 
 
 @pytest.fixture(scope="session")

@@ -56,7 +56,7 @@ class Production:
 
 
 @pytest.fixture(scope="session")
-def production_of_vectors(postgres_server: Server) -> Iterator[Production]:
+def production_of_vectors(postgres_server: Server, pgvector: None) -> Iterator[Production]:
     """Make one database for all of these tests."""
     name, password = f"vectors_{secrets.token_hex(6)}", secrets.token_urlsafe(18)
     owner = postgres_server.with_database(name)
@@ -93,13 +93,12 @@ async def qdrant_place() -> AsyncIterator[Place]:
 
 
 @pytest.fixture(params=["file", "pgvector", "qdrant"])
-async def place(
-    request: pytest.FixtureRequest, tmp_path: Path, production_of_vectors: Production
-) -> AsyncIterator[Place]:
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
     """Give one place after the other, empty."""
+    production: Any = request.getfixturevalue("production_of_vectors") if request.param == "pgvector" else None
     places = {
         "file": lambda: file_place(tmp_path / "data"),
-        "pgvector": lambda: pgvector_place(production_of_vectors),
+        "pgvector": lambda: pgvector_place(production),
         "qdrant": qdrant_place,
     }
     async with places[request.param]() as found:

@@ -6,6 +6,7 @@ import struct
 from pathlib import Path
 
 import asyncpg
+import pytest
 
 from localstore import LocalStore
 from localstore.postgres.connect import Server, connection_to
@@ -14,6 +15,8 @@ from sync import SyncEngine
 from sync.production import prepare
 from tests.conftest import Login
 from tests.integration.promotion import COMPANY, counts, sides
+
+pytestmark = pytest.mark.usefixtures("pgvector")
 
 TABLE = "CREATE TABLE v (id TEXT PRIMARY KEY, words TEXT, place F32_BLOB)"
 PLAIN = "CREATE TABLE t (id TEXT PRIMARY KEY, words TEXT)"

@@ -20,6 +20,8 @@ from localstore.vectors.values import METRICS
 from sync import SyncEngine
 from tests.contract.test_vectors import crowd, told
 
+pytestmark = pytest.mark.usefixtures("pgvector")
+
 PUSHING = """
 import asyncio, os, signal, sys
 from localstore import LocalStore

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from localstore import LocalStore
 from localstore.postgres.connect import Server, connection_to
@@ -15,6 +16,8 @@ from sync import SyncEngine
 from sync.production.vectors import INDEXED_ROWS_MIN, index_vectors
 from tests.conftest import Login
 from tests.contract.test_vectors import crowd, told
+
+pytestmark = pytest.mark.usefixtures("pgvector")
 
 MODEL = "hashing-16"
 

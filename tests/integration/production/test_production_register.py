@@ -46,7 +46,9 @@ async def ready(superuser: asyncpg.Connection) -> asyncpg.Connection:
     return superuser
 
 
-async def test_every_kind_has_its_type_in_production_and_twice_in_staging(ready: asyncpg.Connection) -> None:
+async def test_every_kind_has_its_type_in_production_and_twice_in_staging(
+    ready: asyncpg.Connection, pgvector: None
+) -> None:
     """A column of each kind gets the type that the codec encodes for, NOT NULL where the file says so."""
     shape = table("all", *(Column(kind.value, kind, nullable=kind is not Kind.TEXT) for kind in Kind))
     await register(ready, "public", (shape,))
