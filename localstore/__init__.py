@@ -40,8 +40,9 @@ if TYPE_CHECKING:
     from localstore.blobs.model import BlobInfo
     from localstore.blobs.store import Blobs
     from localstore.cache.cached import cached
-    from localstore.cache.interface import Cache, CacheStats
+    from localstore.cache.interface import Cache
     from localstore.cache.platforms import CacheManager, cache_manager
+    from localstore.cache.stats import CacheStats
     from localstore.columns import DecimalText, JSONText, RawJSON, UtcDateTime, as_text
     from localstore.config import Settings
     from localstore.helpdesk import Conversation, KnowledgeArticle, ProcessingProgress, Ticket
@@ -124,7 +125,7 @@ _LAZY = {
     "Blobs": "localstore.blobs.store",
     "Cache": "localstore.cache.interface",
     "CacheManager": "localstore.cache.platforms",
-    "CacheStats": "localstore.cache.interface",
+    "CacheStats": "localstore.cache.stats",
     "Conversation": "localstore.helpdesk",
     "DecimalText": "localstore.columns",
     "FileStorage": "localstore.storage.file",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
-from localstore.cache.failures import CacheFailure, Failures
+from localstore.cache.failures import Failures
 
 INTEGER_MIN: Final = -(2**63)
 INTEGER_MAX: Final = 2**63 - 1
@@ -82,7 +82,3 @@ class Backend(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Close what is open; a later call opens it again."""
-
-    def refuse(self, error: CacheFailure) -> None:
-        """Count an entry that is not ours; it then counts as none."""
-        self.failures.note(error)

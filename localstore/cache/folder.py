@@ -240,7 +240,7 @@ class Folder(Backend):
         try:
             return entries.read(key)
         except RefusedEntry as error:
-            self.refuse(error)
+            self.failures.note(error)
             return None
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
 from typing import Any, Final, TypeVar
 
 from localstore.cache import values
 from localstore.cache.backend import INTEGER_MAX, INTEGER_MIN, Backend, NotAnInteger
 from localstore.cache.changes import Changes, table_names
-from localstore.cache.failures import CacheFailure, RefusedEntry
+from localstore.cache.failures import CacheFailure
+from localstore.cache.following import Following
 from localstore.cache.keys import Namespace
 from localstore.cache.once import Computations, compute
 from localstore.cache.patterns import compile_pattern
-from localstore.errors import CacheUnavailable, ConfigurationError, InvalidRow, LocalStoreError
+from localstore.cache.stats import CacheStats
+from localstore.errors import CacheUnavailable, ConfigurationError, InvalidRow
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -27,31 +28,6 @@ COUNTED_AT_ONCE: Final = 500
 """Hits and misses are counted here and added to the backend's counts when so many have come together."""
 
 
-@dataclass(frozen=True, slots=True)
-class CacheStats:
-    """What a company has in the cache (its platforms' entries included) and how useful it was.
-
-    `bytes` are those of the values. `hits` and `misses` are of all processes, `failures` of this one. On disk
-    `evictions` and `bytes_max` are the company's own; on a server they are of the whole server, as `memory` is. With
-    `available` false the backend did not answer, and the numbers are those of this process.
-    """
-
-    backend: str
-    available: bool
-    entries: int
-    bytes: int
-    bytes_max: int | None
-    hits: int
-    misses: int
-    evictions: int
-    failures: int
-    memory: dict[str, Any] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the statistics as plain values."""
-        return asdict(self)
-
-
 class Cache:
     """The cache of one company, or of one of its platforms.
 
@@ -62,7 +38,7 @@ class Cache:
     def __init__(self, backend: Backend, namespace: Namespace, changes: Changes | None = None) -> None:
         self.backend = backend
         self.namespace = namespace
-        self._changes = changes
+        self._following = Following(changes, namespace.company_id, backend.failures)
         self._hits = 0
         self._misses = 0
         self._computations = Computations()
@@ -84,7 +60,9 @@ class Cache:
         except CacheFailure as error:
             self._failed(error)
             stored = [None] * len(wanted)
-        found = await self._fresh({key: data for key, data in zip(wanted, stored, strict=True) if data is not None})
+        found = await self._following.values(
+            {key: data for key, data in zip(wanted, stored, strict=True) if data is not None}
+        )
         await self._count(len(found), len(wanted) - len(found))
         return found
 
@@ -170,11 +148,11 @@ class Cache:
 
         async def look() -> tuple[bytes, Any] | None:
             stored = (await self.backend.get([full]))[0]
-            return None if stored is None else await self._valid(stored, names)
+            return None if stored is None else await self._following.value(stored, names)
 
         async def make_and_keep() -> bytes:
             # Asked for before the value is made: what changes in between makes it look older than it is, never newer.
-            states = await self._states(names)
+            states = await self._following.states(names)
             data = values.encode(await make())
             if len(data) <= values.VALUE_BYTES_MAX:
                 await self._guarded(self.backend.set([(full, values.bind(data, states))], seconds), None)
@@ -188,8 +166,8 @@ class Cache:
         made = await self._computations.once(
             full,
             lambda: compute(self.backend, self.namespace.lock(key), make_and_keep, look),
-            states=await self._states(names),
-            hold=self._hold,
+            states=await self._following.states(names),
+            hold=self._following.hold,
         )
         # Everybody gets a value of their own: one that a caller changes must not change for the others.
         result: T = values.decode(made)
@@ -248,61 +226,6 @@ class Cache:
     async def settle(self) -> None:
         """Do what `flush` does, as well as it goes."""
         await self._guarded(self.flush(), None)
-
-    async def _fresh(self, stored: dict[str, bytes]) -> dict[str, Any]:
-        """Return the values of what was found, without those whose rows have changed."""
-        found: dict[str, Any] = {}
-        bound: dict[str, tuple[bytes, Mapping[str, str]]] = {}
-        for key, entry in stored.items():
-            try:
-                data, states = values.unbind(entry)
-                if states:
-                    bound[key] = (data, states)
-                else:
-                    found[key] = values.decode(data)
-            except RefusedEntry as error:
-                self._failed(error)
-        if bound:
-            holding = await self._all_hold([states for _, states in bound.values()])
-            for key, holds in zip(bound, holding, strict=True):
-                if holds:
-                    found[key] = values.decode(bound[key][0])
-        return found
-
-    async def _valid(self, stored: bytes, names: tuple[str, ...]) -> tuple[bytes, Any] | None:
-        """Return an entry's bytes and value if it was made from these tables, and they have not changed since."""
-        try:
-            data, made_from = values.unbind(stored)
-            if tuple(sorted(made_from)) == names and await self._hold(made_from):
-                return data, values.decode(data)
-        except RefusedEntry as error:
-            self._failed(error)
-        return None
-
-    async def _hold(self, made_from: Mapping[str, str]) -> bool:
-        return not made_from or (await self._all_hold([made_from]))[0]
-
-    async def _all_hold(self, made_from: list[Mapping[str, str]]) -> list[bool]:
-        """Return which of these states hold; none where nobody can tell."""
-        try:
-            if self._changes is not None:
-                return await self._changes.hold(made_from)
-        except LocalStoreError as error:
-            self._failed(CacheFailure(f"nobody can tell what changed: {error}"))
-        return [False] * len(made_from)
-
-    async def _states(self, names: tuple[str, ...]) -> dict[str, str]:
-        if not names:
-            return {}
-        states = {} if self._changes is None else await self._changes.states(names)
-        missing = [name for name in names if name not in states]
-        if missing:
-            raise ConfigurationError(
-                f"no changes are followed of the table {missing[0]}, so nothing made from it can be kept",
-                hint="name tracked tables; `localstore tenants show` lists them",
-                tenant=self.namespace.company_id,
-            )
-        return states
 
     async def _guarded(self, answer: Awaitable[T], missing: D) -> T | D:
         try:

@@ -141,7 +141,7 @@ class Server(Backend):
         if answer is None or isinstance(answer, bytes):
             return answer
         if "WRONGTYPE" in str(answer):
-            self.refuse(RefusedEntry("it is no text"))
+            self.failures.note(RefusedEntry("it is no text"))
             return None
         raise CacheFailure(said(answer))
 

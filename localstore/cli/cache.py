@@ -10,7 +10,8 @@ from typing import Any
 import typer
 
 from localstore.cache.backends import caches_at
-from localstore.cache.interface import Cache, CacheStats
+from localstore.cache.interface import Cache
+from localstore.cache.stats import CacheStats
 from localstore.cli.options import DataOption, JsonOption, QuietOption, TenantsOption
 from localstore.cli.output import report, run
 from localstore.cli.store import open_store

@@ -117,7 +117,7 @@ async def test_a_pull_that_only_settles_marks_brings_no_old_value_back(tmp_path:
         await one.engine.pull([COMPANY])
         assert await seen.rows("t") == [(1, "a", "b"), (2, "both", "b")]
         other = Watched(one, seen.tenant)
-        other.tenant.cache._changes = FileChanges(lambda: _answer(one.database))
+        other.tenant.cache._following._changes = FileChanges(lambda: _answer(one.database))
         assert await other.made_anew() == set()
 
 
