@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import resource
 import signal
 from collections.abc import Iterator
 from datetime import timedelta
@@ -14,12 +15,14 @@ from pathlib import Path
 import pytest
 from fsspec.tests import abstract
 
-from localstore import LocalStore
+from localstore import BlobError, LocalStore
 from localstore.blobs.disk import UNFINISHED, DiskFileSystem
 from tests.faults.killing import _wrap
 
 NOW = timedelta(seconds=-5)
 """A grace that makes everything old enough for a sweep."""
+
+ROOM_BYTES = 1 << 20
 
 FIRST, SECOND = b"first" * 1000, b"second" * 100_000
 
@@ -162,6 +165,27 @@ async def test_F25_what_a_put_returned_for_survives_a_kill(tmp_path: Path) -> No
             assert await blobs.get(blob.key) == _content(int(blob.key.removeprefix("blob-")))
 
 
+async def test_F6_a_blob_for_which_there_is_no_room_is_given_up_cleanly(tmp_path: Path) -> None:
+    """A file cannot grow as far as the blob must: one error that says so, nothing of it is kept, the rest goes on."""
+    here, there = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("forkserver").Process(
+        target=_put_without_room, args=(tmp_path / "data", there)
+    )
+    process.start()
+    there.close()
+    message, hint = await asyncio.to_thread(here.recv)
+    await asyncio.to_thread(process.join, 120)
+    here.close()
+    process.close()
+    assert "could not be written: File too large" in message
+    assert "nothing of it was kept" in hint
+    async with LocalStore(tmp_path / "data", models=()) as store:
+        blobs = store.tenant("wedosoft", create=False).blobs
+        assert [blob.key for blob in await blobs.list()] == ["after", "before"]
+        swept = await blobs.sweep(NOW)
+        assert (swept.seen, swept.removed, swept.unfinished) == (2, 0, 0)
+
+
 def _content(number: int) -> bytes:
     return b"%d " % number * 20_000
 
@@ -200,5 +224,20 @@ def _put_all_the_time(root: Path, pipe: Connection) -> None:
                     pipe.send(number)
 
             await asyncio.gather(*map(put, range(4)))
+
+    asyncio.run(work())
+
+
+def _put_without_room(root: Path, pipe: Connection) -> None:
+    async def work() -> None:
+        async with LocalStore(root, models=()) as store:
+            blobs = store.tenant("wedosoft").blobs
+            await blobs.put("before", b"before")
+            resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM_BYTES, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+            try:
+                await blobs.put("large", bytes(ROOM_BYTES + 1))
+            except BlobError as error:
+                pipe.send((error.message, error.hint))
+            await blobs.put("after", b"after")
 
     asyncio.run(work())
