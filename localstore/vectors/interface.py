@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
+from localstore.sqlite.threads import in_thread
 from localstore.vectors.values import (
     Embedding,
     Match,
@@ -23,6 +25,14 @@ from localstore.vectors.values import (
 
 Texts: TypeAlias = Mapping[str, str | None] | Callable[[str], str | None]
 """The present text of items: those in the mapping, or whatever the function says; None where there is none any more."""
+
+
+def _checked(vectors: Iterable[Vector], model: str) -> list[Stored]:
+    """Return the vectors as they are kept; thousands of them would hold an event loop up."""
+    kept = list({vector.item: check_vector(vector) for vector in vectors}.values())
+    if kept:
+        check_same_dimension(kept, model)
+    return kept
 
 
 class VectorsInterface(ABC):
@@ -47,12 +57,9 @@ class VectorsInterface(ABC):
     async def put_many(self, vectors: Iterable[Vector], *, model: str) -> int:
         """Keep all of these or none; return how many they are. Of two for one item the last one stays."""
         check_model(model)
-        stored = {vector.item: check_vector(vector) for vector in vectors}
-        if not stored:
-            return 0
-        kept = list(stored.values())
-        check_same_dimension(kept, model)
-        await self._put(model, kept)
+        kept = await in_thread(partial(_checked, vectors, model))
+        if kept:
+            await self._put(model, kept)
         return len(kept)
 
     async def search(
