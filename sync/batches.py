@@ -50,21 +50,39 @@ def _read(row: tuple[object, ...]) -> LocalBatch:
     )
 
 
-def live(connection: sqlite3.Connection) -> list[LocalBatch]:
-    """Return the chain as far as it is known: every batch that was not withdrawn, oldest first."""
-    rows = connection.execute(f"SELECT {_COLUMNS} FROM localstore_batches WHERE state <> 'withdrawn' ORDER BY seq")
+def live(connection: sqlite3.Connection, since: LocalBatch | None = None) -> list[LocalBatch]:
+    """Return the chain as far as it is known, or from `since` on: every batch that was not withdrawn, oldest first."""
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM localstore_batches WHERE state <> 'withdrawn' "
+        "AND rowid >= coalesce((SELECT rowid FROM localstore_batches WHERE batch = ?), 0) ORDER BY seq",
+        (None if since is None else str(since.batch),),
+    )
     return [_read(row) for row in rows]
+
+
+def last_acknowledged(connection: sqlite3.Connection) -> LocalBatch | None:
+    """Return the newest batch that production is known to have; nothing before it is open."""
+    # Batches are recorded in the order of their chain, and a chain only grows.
+    row = connection.execute(
+        f"SELECT {_COLUMNS} FROM localstore_batches WHERE state = 'acknowledged' ORDER BY rowid DESC LIMIT 1"
+    ).fetchone()
+    return None if row is None else _read(row)
+
+
+def tail(connection: sqlite3.Connection) -> list[LocalBatch]:
+    """Return the last acknowledged batch, if there is one, and the open ones, oldest first."""
+    return live(connection, last_acknowledged(connection))
 
 
 def opened(connection: sqlite3.Connection) -> list[LocalBatch]:
     """Return the batches that production is not known to have promoted, oldest first."""
-    return [batch for batch in live(connection) if batch.state == "sealed"]
+    return [batch for batch in tail(connection) if batch.state == "sealed"]
 
 
 def newest(connection: sqlite3.Connection) -> LocalBatch | None:
     """Return the last batch of the chain."""
     row = connection.execute(
-        f"SELECT {_COLUMNS} FROM localstore_batches WHERE state <> 'withdrawn' ORDER BY seq DESC LIMIT 1"
+        f"SELECT {_COLUMNS} FROM localstore_batches WHERE state <> 'withdrawn' ORDER BY rowid DESC LIMIT 1"
     ).fetchone()
     return None if row is None else _read(row)
 

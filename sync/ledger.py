@@ -80,14 +80,15 @@ async def inverse_of(connection: asyncpg.Connection, batch: UUID) -> Entry | Non
     return None if row is None else _read(row)
 
 
-async def chain(connection: asyncpg.Connection, company: str, replica: UUID, epoch: int) -> list[Entry]:
-    """Return a replica's batches that were not withdrawn, oldest first."""
+async def chain(connection: asyncpg.Connection, company: str, replica: UUID, epoch: int, since: int = 0) -> list[Entry]:
+    """Return a replica's batches from the place `since` on that were not withdrawn, oldest first."""
     rows = await connection.fetch(
         _SELECT + "WHERE company_id = $1 AND replica = $2 AND epoch = $3 AND kind = 'push' AND state <> 'withdrawn' "
-        "ORDER BY seq",
+        "AND seq >= $4 ORDER BY seq",
         company,
         replica,
         epoch,
+        since,
     )
     return [_read(row) for row in rows]
 

@@ -49,7 +49,7 @@ class Status:
 def read_status(connection: sqlite3.Connection) -> TenantStatus:
     """Read one tenant's status from its file."""
     tenant, mode = connection.execute("SELECT company_id, mode FROM localstore_identity").fetchone()
-    chain = batches.live(connection)
+    chain = batches.tail(connection)
     opened = [batch for batch in chain if batch.state == "sealed"]
     sealed_to = chain[-1].marks_to if chain else 0
     unsealed = sum(marks.pending(connection, sealed_to).values()) + sum(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -37,15 +38,16 @@ async def acknowledge(connection: asyncpg.Connection, database: Database) -> Con
     identity = database.identity
     replica = UUID(str(identity.replica))
     try:
-        local, remote = await _chains(connection, database, replica)
+        chains = await _chains(connection, database, replica)
     except ForkError:
         # Another process may have withdrawn a batch between the two looks; a true fork is still one at the second.
-        local, remote = await _chains(connection, database, replica)
-    states = {entry.batch: entry.state for entry in remote}
+        chains = await _chains(connection, database, replica)
+    local = chains.local
+    states = {entry.batch: entry.state for entry in chains.remote}
     given_up = await _given_up(connection, [batch for batch in local if batch.batch not in states])
     if given_up is not None:
         await database.write(lambda write: batches.withdraw(write, given_up))
-        local = await database.read(batches.live)
+        local = await database.read(lambda file: batches.live(file, chains.since))
     done = tuple(
         batch.batch for batch in local if batch.state == "sealed" and states.get(batch.batch) in ledger.IN_EFFECT
     )
@@ -59,16 +61,32 @@ async def acknowledge(connection: asyncpg.Connection, database: Database) -> Con
     return Contact(unstaged, done)
 
 
-async def _chains(
-    connection: asyncpg.Connection, database: Database, replica: UUID
-) -> tuple[list[LocalBatch], list[ledger.Entry]]:
-    """Return the file's chain and production's, one of which continues the other; raises ForkError if neither does."""
+@dataclass(frozen=True, slots=True)
+class _Chains:
+    """A file's chain and production's from the batch `since` on, which both have in effect (None: from the first)."""
+
+    local: list[LocalBatch]
+    remote: list[ledger.Entry]
+    since: LocalBatch | None
+
+
+async def _chains(connection: asyncpg.Connection, database: Database, replica: UUID) -> _Chains:
+    """Return both chains, one of which continues the other; raises ForkError if neither does.
+
+    Each hash fixes all that came before, so that nothing before a batch that both sides have in effect has to be looked
+    at again. Where production does not have the last acknowledged one so, it was restored, or tells another history.
+    """
     identity = database.identity
+    since = await database.read(batches.last_acknowledged)
+    chain = partial(ledger.chain, connection, identity.company_id, replica, identity.epoch)
     # Production first: whatever it has of this file was recorded here before it was sent, by whichever process.
-    remote = await ledger.chain(connection, identity.company_id, replica, identity.epoch)
-    local = await database.read(batches.live)
+    remote = await chain(since.seq if since is not None else 0)
+    if since is not None and not (remote and remote[0].hash == since.hash and remote[0].state in ledger.IN_EFFECT):
+        since = None
+        remote = await chain()
+    local = await database.read(lambda file: batches.live(file, since))
     _compare(identity.company_id, local, remote)
-    return local, remote
+    return _Chains(local, remote, since)
 
 
 def _take_over(connection: sqlite3.Connection, done: tuple[UUID, ...], held: HeldCopy | None) -> None:

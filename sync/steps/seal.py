@@ -26,6 +26,10 @@ from sync import batches
 from sync.bundle import BundleWriter, Head, Sealed, now
 from sync.changes import changes, snapshot_rows
 from sync.releases import carried_by, releases
+from sync.status import remember, remembered
+
+EXPIRED_TO = "expired_to"
+"""The record of the last batch whose kept bundle was removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,9 @@ async def seal(database: Database, target: str) -> Sealed | None:
         if await database.read(capture.check):
             # The triggers come back before the snapshot is taken, so that nothing is written unseen in between.
             await database.write(lambda connection: capture.install(connection, ()))
-        await database.read(lambda connection: _sweep(connection, tenant))
+        expired = await database.read(lambda connection: _sweep(connection, tenant))
+        if expired is not None:
+            await database.write(lambda connection: remember(connection, EXPIRED_TO, str(expired)))
         async with database.snapshot() as snapshot:
             written = await snapshot.run(lambda connection: _write(connection, database, tenant / "outbox"))
         if not await database.write(lambda connection: _record(connection, written, target)):
@@ -57,7 +63,7 @@ async def seal(database: Database, target: str) -> Sealed | None:
 
 
 def _write(connection: sqlite3.Connection, database: Database, outbox: Path) -> _Written:
-    chain = batches.live(connection)
+    chain = batches.tail(connection)
     last = chain[-1] if chain else None
     after = last.marks_to if last else 0
     up_to = max(marks.newest(connection), after)
@@ -114,20 +120,37 @@ def _record(connection: sqlite3.Connection, written: _Written, target: str) -> b
     return True
 
 
-def _sweep(connection: sqlite3.Connection, tenant: Path) -> None:
-    """Tidy what a killed command left behind: partial and unrecorded bundles go, acknowledged ones are kept aside."""
-    states = dict(connection.execute("SELECT batch, state FROM localstore_batches"))
+def _sweep(connection: sqlite3.Connection, tenant: Path) -> int | None:
+    """Tidy what a killed command left behind: partial and unrecorded bundles go, acknowledged ones are kept aside.
+
+    Kept ones go, too, when their time is over; returns the record up to which they have, if that is news.
+    """
     outbox = tenant / "outbox"
-    expired = (now() - timedelta(days=batches.KEPT_DAYS)).isoformat()
-    for (batch,) in connection.execute("SELECT batch FROM localstore_batches WHERE acknowledged_at < ?", (expired,)):
-        batches.kept_path(tenant, UUID(batch)).unlink(missing_ok=True)
     for path in outbox.iterdir():
-        if path.suffix == ".partial" or (path.suffix == ".bundle" and path.stem not in states):
+        if path.suffix == ".partial":
             path.unlink()
-        elif path.suffix == ".bundle" and states[path.stem] == "acknowledged":
-            path.rename(outbox / "kept" / path.name)
-        elif path.suffix == ".bundle" and states[path.stem] == "withdrawn":
-            path.unlink()
+        elif path.suffix == ".bundle":
+            state = connection.execute("SELECT state FROM localstore_batches WHERE batch = ?", (path.stem,)).fetchone()
+            if state is None or state[0] == "withdrawn":
+                path.unlink()
+            elif state[0] == "acknowledged":
+                path.rename(outbox / "kept" / path.name)
+    return _expire(connection, tenant)
+
+
+def _expire(connection: sqlite3.Connection, tenant: Path) -> int | None:
+    """Remove bundles that were kept long enough; they are in order of time, so that the rest need not be looked at."""
+    limit = (now() - timedelta(days=batches.KEPT_DAYS)).isoformat()
+    expired = None
+    for record, batch, state, acknowledged_at in connection.execute(
+        "SELECT rowid, batch, state, acknowledged_at FROM localstore_batches WHERE rowid > ? ORDER BY rowid",
+        (int(remembered(connection, EXPIRED_TO) or 0),),
+    ):
+        if state == "sealed" or (acknowledged_at is not None and acknowledged_at >= limit):
+            break
+        batches.kept_path(tenant, UUID(batch)).unlink(missing_ok=True)
+        expired = record
+    return expired
 
 
 @asynccontextmanager
