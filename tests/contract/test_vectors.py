@@ -9,7 +9,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -315,3 +315,18 @@ async def test_a_qdrant_that_does_not_answer_is_named_without_its_key() -> None:
             await vectors.count()
         assert failed.value.retryable
         assert "secret" not in f"{failed.value} {qdrant!r} {vectors!r}"
+
+
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect", "ignore:Local mode performs exact")
+async def test_qdrant_takes_every_request_that_a_server_gets() -> None:
+    """The engine in the client checks what it does not need itself: the tenant's index, and the wish to be exact."""
+    async with connect("memory:") as inside:
+        vectors = QdrantVectors(replace(inside, in_process=False), "acme")
+        crowded = crowd(40, 16, 1)
+        await vectors.put_many(crowded, model=MODEL)
+        await vectors.put("kb/1", [1, 2, 3], model="m")
+        answer = await vectors.search(crowded[3].embedding, model=MODEL, k=5, where={"even": False})
+        odd = [vector for vector in crowded if not vector.metadata["even"]]
+        assert told(answer) == expected(odd, np.asarray(crowded[3].embedding), "cosine", 5)
+        config = (await inside.client.get_collection("localstore")).config.params
+        assert set(config.vectors or ()) == {f"{metric}-{dimension}" for metric in METRICS for dimension in (3, 16)}

@@ -348,7 +348,9 @@ def test_what_production_refuses_or_reads_otherwise_is_a_defect(column: Column, 
     check()
 
 
-@pytest.mark.parametrize("kind", [Kind.REAL, Kind.NUMERIC, Kind.JSON, Kind.UUID, Kind.TIMESTAMP, Kind.TEXT])
+@pytest.mark.parametrize(
+    "kind", [Kind.REAL, Kind.NUMERIC, Kind.JSON, Kind.UUID, Kind.TIMESTAMP, Kind.TEXT, Kind.VECTOR]
+)
 def test_equality_is_production_s(column: Column, kind: Kind) -> None:
     """Two values are equal to the codec exactly when production's `=` says so."""
     near = {
@@ -358,6 +360,9 @@ def test_equality_is_production_s(column: Column, kind: Kind) -> None:
         ).map(text),
         Kind.JSON: st.sampled_from(NEAR_DOCUMENTS).map(text),
         Kind.UUID: st.sampled_from(["a" * 32, "A" * 32, "b" * 32]).map(text),
+        Kind.VECTOR: st.lists(st.sampled_from([0.0, -0.0, 1.0, 1e-45]), min_size=1, max_size=2).map(
+            lambda numbers: struct.pack(f"<{len(numbers)}f", *numbers)
+        ),
         Kind.TIMESTAMP: st.sampled_from(
             ["2024-01-01T00:00:00Z", "2024-01-01", "2024-01-01 01:00+01", "2024-01-02"]
         ).map(text),
