@@ -141,3 +141,21 @@ async def test_a_rollback_reaches_the_other_box_s_cache(tmp_path: Path, producti
             await two.engine.pull([COMPANY])
             assert await seen.made_anew() == {"t"}
             assert await seen.rows("t") == [(1, "a", "b")]
+
+
+async def test_a_read_only_copy_s_values_follow_its_refreshes(tmp_path: Path, production: str) -> None:
+    """Where production is the truth and the file a copy, a pull into the closed file spoils what it changed."""
+    async with sides(tmp_path, production) as one:
+        await one.track(*TABLES)
+        await one.local("INSERT INTO t VALUES (1, 'a', 'b')")
+        await one.push()
+        await one.engine.modes.advance(COMPANY, until="postgresql")
+        seen = await watched(one)
+        await one.theirs("UPDATE t SET a = 'theirs'")
+        assert await seen.made_anew() == set()
+        await one.engine.pull([COMPANY])
+        assert await seen.made_anew() == {"t"}
+        assert await seen.rows("t") == [(1, "theirs", "b")]
+        await one.engine.modes.back(COMPANY)
+        await one.local("UPDATE t SET a = 'ours'")
+        assert "t" in await seen.made_anew()
