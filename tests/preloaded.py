@@ -19,6 +19,7 @@ import localstore.helpdesk.models
 import localstore.sqlite.rows
 import localstore.sqlite.session
 import localstore.storage.places  # noqa: F401
+import sync.blobs.place
 import sync.cli
 import sync.cli.demo
 import sync.schema.compare

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tests.contract.s3_server import S3Server
 
 SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 _OWN_HEADERS = frozenset({"transfer-encoding", "connection", "content-length"})
 
 
@@ -28,6 +29,7 @@ class Fate(Enum):
     SLOW_DOWN = auto()  # The proxy answers 503 SlowDown itself; the server never saw it.
     CUT = auto()  # The connection is cut when the body has come; the server never saw it.
     LOSE_ANSWER = auto()  # The server has done it, and the connection is cut before the box sees that.
+    DENY = auto()  # The proxy answers 403 itself, as a store does to credentials that may not ask this.
     STALL = auto()  # Nothing is answered until the box goes away.
 
 
@@ -51,6 +53,7 @@ class S3Proxy:
     server: S3Server
     rule: Rule = lambda _: Fate.PASS
     seen: list[Request] = field(default_factory=list)
+    ending: asyncio.Event = field(default_factory=asyncio.Event)
 
     def count(self, kind: str) -> int:
         """Return how many requests of a kind came."""
@@ -69,9 +72,11 @@ class S3Proxy:
         fate = judged if isinstance(judged, Fate) else await judged
         if fate is Fate.SLOW_DOWN:
             return web.Response(status=503, body=SLOW_DOWN, content_type="application/xml")
+        if fate is Fate.DENY:
+            return web.Response(status=403, body=DENIED, content_type="application/xml")
         if fate is Fate.STALL:
-            await asyncio.Event().wait()
-        if fate is not Fate.CUT:
+            await self.ending.wait()
+        if fate not in (Fate.CUT, Fate.STALL):
             answer = await self._pass(session, request, body)
             if fate is Fate.PASS:
                 return answer
@@ -107,7 +112,7 @@ async def s3_proxy_to(target: S3Server) -> AsyncIterator[S3Proxy]:
     proxy = S3Proxy(target, target)
     async with aiohttp.ClientSession(auto_decompress=False) as session:
         server = web.Server(lambda request: proxy.serve(session, request), access_log=None)
-        runner = web.ServerRunner(server, shutdown_timeout=0)
+        runner = web.ServerRunner(server, shutdown_timeout=1)
         await runner.setup()
         try:
             site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -116,4 +121,5 @@ async def s3_proxy_to(target: S3Server) -> AsyncIterator[S3Proxy]:
             proxy.server = replace(target, endpoint_url=f"http://{host}:{port}")
             yield proxy
         finally:
+            proxy.ending.set()
             await runner.cleanup()

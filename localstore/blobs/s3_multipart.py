@@ -53,7 +53,7 @@ class Multipart:
                     "complete_multipart_upload", Key=key, UploadId=upload_id, MultipartUpload={"Parts": parts}
                 )
             except FileNotFoundError as error:
-                await self._ended(digest)
+                await self.forget(digest)
                 if await self._is_there(key):
                     return None
                 if last:
@@ -65,10 +65,10 @@ class Multipart:
                 # Some servers answer so to a part of an upload that another one has completed meanwhile.
                 if not await self._is_there(key):
                     raise
-                await self._ended(digest)
+                await self.forget(digest)
                 return None
             else:
-                await self._ended(digest)
+                await self.forget(digest)
                 return etag_of(answer)
         raise AssertionError("the last attempt returns or raises")
 
@@ -106,10 +106,6 @@ class Multipart:
     async def _begun(self, digest: str, upload_id: str) -> None:
         if self._noted is not None:
             await self._noted.begun(digest, upload_id)
-
-    async def _ended(self, digest: str) -> None:
-        if self._noted is not None:
-            await self._noted.ended(digest)
 
     async def _send(self, key: str, digest: str, upload: Upload, source: Source, there: _Parts) -> list[dict[str, Any]]:
         """Send the parts that are not there and return all of them."""
@@ -153,6 +149,11 @@ class Multipart:
             if not answer.get("IsTruncated"):
                 return found
             more = {"PartNumberMarker": answer["NextPartNumberMarker"]}
+
+    async def forget(self, digest: str) -> None:
+        """Forget what was noted of an object's upload, which has ended."""
+        if self._noted is not None and await self._noted.find(digest) is not None:
+            await self._noted.ended(digest)
 
     async def list(self, prefix: str) -> list[Begun]:
         """Return the uploads below a prefix that nobody has completed or given up."""

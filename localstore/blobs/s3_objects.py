@@ -63,6 +63,7 @@ class S3Objects(Objects):
         source = Source(file, size)
         found = await self._head(digest)
         if found is not None and await self._is_same(digest, found, source) and await self._make_young(found.info):
+            await self._multipart.forget(digest)
             return False
         # A sweep without a grace may take the object right after its arrival, before anything names it.
         arrived, attempts = None, 0

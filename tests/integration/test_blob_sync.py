@@ -2,152 +2,42 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
-import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+import io
+import sqlite3
 from datetime import timedelta
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
+import stamina
 from blake3 import blake3
 
-from localstore import BlobDamaged, Blobs, LocalStore, Settings
-from localstore.blobs.s3 import Bucket
-from localstore.blobs.s3_objects import S3Objects
-from localstore.blobs.s3_source import PART_BYTES
-from localstore.postgres.connect import Server, connection_to
-from localstore.postgres.quoting import quote_identifier
-from sync import SyncEngine
-from sync.production import prepare
-from sync.results import Result, TenantResult
-from tests.s3_proxy import Fate, Request, S3Proxy, s3_proxy_to
+from localstore import BlobDamaged
+from localstore.blobs import s3
+from localstore.schema.sqlite import table_from_sqlite
+from localstore.sqlite.capture import install
+from tests.s3_proxy import Fate, Request
 
 if TYPE_CHECKING:
-    from tests.contract.s3_server import S3Server
+    from tests.blob_world import World
 
-pytest_plugins = ["tests.contract.s3_server"]
+pytest_plugins = ["tests.blob_world"]
 
 LATER = timedelta(seconds=-5)
 """A grace that makes everything old enough for a sweep."""
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
-    """One box: a store, its tenant's blobs, and an engine to production."""
-
-    company: str
-    store: LocalStore
-    engine: SyncEngine
-
-    @property
-    def blobs(self) -> Blobs:
-        """Return the tenant's blobs."""
-        return self.store.tenant(self.company).blobs
-
-    def object(self, digest: str) -> Path:
-        """Return where the box keeps an object."""
-        return self.store.root / self.company / "blobs" / "objects" / digest[:2] / digest
-
-    async def push(self, exit_code: int = 0) -> TenantResult:
-        """Push and promote, and return the tenant's result, which must end so."""
-        return self.only(await self.engine.push([self.company], promote=True), exit_code)
-
-    def only(self, result: Result, exit_code: int = 0) -> TenantResult:
-        """Return the only tenant's result, which must end with this exit code."""
-        assert result.exit_code == exit_code, [tenant.to_json() for tenant in result.tenants]
-        return result.tenants[0]
-
-    async def held(self) -> dict[str, str]:
-        """Return what production holds of the tenant, by address: the reason."""
-        return {item.address: item.reason for item in await self.engine.held([self.company])}
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """A production with an object store, reached through a proxy, and a company that nobody else uses."""
-
-    url: str
-    proxy: S3Proxy
-    company: str
-    folder: Path
-    bucket: Bucket
-    stack: AsyncExitStack
-
-    async def box(self, name: str = "one", company: str | None = None, **s3: Any) -> Box:
-        """Open a box; `s3_bucket_name=None` leaves it without an object store."""
-        server = self.proxy.server
-        named: dict[str, Any] = {name.lower(): value for name, value in server.environment.items()}
-        settings = Settings.from_environment(**(named | s3))
-        store = await self.stack.enter_async_context(LocalStore(self.folder / name, models=(), settings=settings))
-        engine = await self.stack.enter_async_context(SyncEngine(store, to=self.url))
-        return Box(company or self.company, store, engine)
-
-    def far(self, company: str | None = None) -> S3Objects:
-        """Return the company's objects in the object store, not through the proxy."""
-        return S3Objects(self.bucket, company or self.company)
-
-    async def rows(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
-        """Read from production as its superuser."""
-        connection = await asyncpg.connect(self.url)
-        try:
-            return [tuple(row) for row in await connection.fetch(query, *arguments)]
-        finally:
-            await connection.close()
-
-    async def keys(self) -> list[str]:
-        """Return the blobs' keys that production has of the company."""
-        if (await self.rows("SELECT to_regclass('public.blobs')"))[0][0] is None:
-            return []
-        return [
-            key for (key,) in await self.rows("SELECT key FROM blobs WHERE company_id = $1 ORDER BY 1", self.company)
-        ]
-
-
-@pytest.fixture(scope="module")
-def database(postgres_server: Server) -> Iterator[str]:
-    """Make one prepared database for all of these tests, each of which has a company of its own."""
-    name = f"blobs_{secrets.token_hex(6)}"
-
-    async def make() -> None:
-        async with connection_to(postgres_server) as connection:
-            await connection.execute(f"CREATE DATABASE {quote_identifier(name)} TEMPLATE template0 STRATEGY file_copy")
-        async with connection_to(postgres_server.with_database(name)) as connection:
-            await prepare(connection)
-
-    async def drop() -> None:
-        async with connection_to(postgres_server) as connection:
-            await connection.execute(f"DROP DATABASE {quote_identifier(name)} WITH (FORCE)")
-
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(lambda: asyncio.run(make())).result()
-        yield postgres_server.with_database(name).url
-        thread.submit(lambda: asyncio.run(drop())).result()
-
-
 @pytest.fixture
-async def world(database: str, s3_server: S3Server, tmp_path: Path) -> AsyncIterator[World]:
-    """Give a world in which the company has nothing yet."""
-    async with AsyncExitStack() as stack:
-        bucket = await stack.enter_async_context(s3_server.bucket)
-        proxy = await stack.enter_async_context(s3_proxy_to(s3_server))
-        yield World(database, proxy, f"acme-{secrets.token_hex(4)}", tmp_path, bucket, stack)
-
-
-def large(parts: int = 3) -> bytes:
-    """Return content that goes up in so many parts, the last of them small."""
-    return random.Random(parts).randbytes((parts - 1) * PART_BYTES + 1000)
+def world(blob_world: World) -> World:
+    """Give a company that has nothing yet, with its production and object store."""
+    return blob_world
 
 
 async def test_objects_are_there_before_the_rows_that_name_them(world: World) -> None:
-    """A push without promotion uploads, and says how much; a plan shows that nothing waits; promotion brings the rows."""
+    """A push uploads and says how much, a plan shows that nothing waits, and promotion brings the rows."""
     box = await world.box()
-    small, big = b"written on a train", large()
+    small, big = b"written on a train", world.large()
     first = await box.blobs.put("note.txt", small)
     second = await box.blobs.put("train/video.bin", big)
     pushed = box.only(await box.engine.push([box.company]))
@@ -163,3 +53,286 @@ async def test_objects_are_there_before_the_rows_that_name_them(world: World) ->
     assert box.only(await box.engine.promote(tenants=[box.company])).tables["blobs"]["inserted"] == 2
     assert await world.keys() == ["note.txt", "train/video.bin"]
     assert (await box.push()).state == "unchanged"
+
+
+async def test_F25_a_row_waits_for_its_object_and_goes_by_itself_when_it_has_come(world: World) -> None:
+    """Without an object store blobs' rows wait, with the reason, and nothing else does; a later push brings both."""
+    box = await world.box(s3_bucket_name=None)
+    await box.blobs.put("note.txt", b"written on a train")
+    await box.store.tenant(box.company).database.write(_make_links)
+    pushed = await box.push(exit_code=3)
+    assert pushed.blobs == {"uploaded": 0, "downloaded": 0, "bytes": 0, "missing": 1}
+    assert await box.held() == {"blobs/note.txt": "waits", "links/1": "waits"}
+    (item,) = [item for item in await box.engine.held([box.company]) if item.table == "blobs"]
+    assert "S3_" in (item.detail or "")
+    assert await world.rows("SELECT id FROM links WHERE company_id = $1", box.company) == [(2,)]
+    # Nothing new is sealed for it, however often it is tried.
+    assert box.only(await box.engine.push([box.company], promote=True), 3).state == "unchanged"
+    await box.close()
+
+    again = await world.box()
+    assert (await again.push()).blobs["uploaded"] == 1
+    assert await again.held() == {}
+    assert await world.keys() == ["note.txt"]
+    assert len(await world.rows("SELECT id FROM links WHERE company_id = $1", box.company)) == 2
+    assert (await again.push()).state == "unchanged"
+
+
+async def test_damage_here_does_not_spread(world: World) -> None:
+    """An object whose bytes changed on this disk is not sent: its row waits, the others go; put again, it goes, too."""
+    box = await world.box()
+    bad = await box.blobs.put("bad.txt", b"this will be damaged")
+    lost = await box.blobs.put("lost.txt", b"this will be lost")
+    await box.blobs.put("good.txt", b"this stays")
+    box.object(bad.hash).write_bytes(b"this was damaged....")
+    box.object(lost.hash).unlink()
+    assert (await box.push(exit_code=3)).blobs["missing"] == 2
+    assert await world.keys() == ["good.txt"]
+    assert await world.far().stat(bad.hash) is None
+    box.object(bad.hash).unlink()
+    for info, content in ((bad, b"this will be damaged"), (lost, b"this will be lost")):
+        await box.blobs.put(info.key, content)
+    await box.push()
+    assert await world.keys() == ["bad.txt", "good.txt", "lost.txt"]
+
+
+async def test_what_is_there_whole_is_not_sent_again(world: World) -> None:
+    """The same content under two keys and from two boxes goes up once; for what is confirmed there is no request."""
+    box = await world.box()
+    content = world.large()
+    await box.blobs.put("one.bin", content)
+    await box.blobs.put("two.bin", content)
+    assert (await box.push()).blobs["uploaded"] == 1
+    parts = world.proxy.count("UploadPart")
+    assert parts == 3
+    other = await world.box("other")
+    await other.engine.pull([box.company])
+    await other.blobs.put("three.bin", content)
+    before = len(world.proxy.seen)
+    assert (await other.push()).blobs["uploaded"] == 0
+    assert len(world.proxy.seen) == before
+    # Production forgets, as one that was restored: the object is looked at, and still not sent.
+    connection = await asyncpg.connect(world.url)
+    await connection.execute("DELETE FROM localstore.objects WHERE company_id = $1", box.company)
+    await connection.close()
+    await other.blobs.put("four.bin", content)
+    assert (await other.push()).blobs["uploaded"] == 0
+    assert world.proxy.count("UploadPart") == parts
+    assert await world.keys() == ["four.bin", "one.bin", "three.bin", "two.bin"]
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+async def test_F25_wrong_bytes_at_the_far_end_are_found_and_replaced(world: World, parts: int) -> None:
+    """An object of the right name and size but other bytes is not taken for the right one; it is sent anew."""
+    box = await world.box()
+    content = world.large(parts)
+    info = await box.blobs.put("file.bin", content)
+    key = f"{box.company}/objects/{info.hash[:2]}/{info.hash}"
+    await world.bucket.call("put_object", Key=key, Body=content[:-1] + bytes([content[-1] ^ 1]))
+    assert (await box.push()).blobs["uploaded"] == 1
+    reader = await world.far().open(info.hash)
+    assert reader is not None
+    assert blake3(await reader.read(0, len(content))).hexdigest() == info.hash
+
+
+async def test_a_busy_and_a_cut_object_store_are_tried_again(world: World) -> None:
+    """503 SlowDown, cut connections and lost answers cost time, but no part is lost and no push fails."""
+    refused = {
+        ("UploadPart", 0): Fate.SLOW_DOWN,
+        ("UploadPart", 1): Fate.CUT,
+        ("CompleteMultipartUpload", 0): Fate.SLOW_DOWN,
+    }
+    refused |= {("PutObject", 0): Fate.LOSE_ANSWER, ("HeadObject", 0): Fate.SLOW_DOWN}
+    world.proxy.rule = lambda request: refused.get((request.kind, request.number), Fate.PASS)
+    box = await world.box()
+    big, small = await box.blobs.put("big.bin", world.large()), await box.blobs.put("small.txt", b"small")
+    await box.push()
+    assert {(seen.kind, seen.number) for seen in world.proxy.seen} >= {*refused}
+    for info in (big, small):
+        found = await world.far().stat(info.hash)
+        assert found is not None
+        assert found.size == info.size
+
+
+async def test_an_object_store_that_stays_away_fails_the_push_and_loses_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The push says what does not answer and stages nothing that could not be promoted; the next one does it all."""
+    monkeypatch.setattr(s3, "ATTEMPTS_MAX", 1)
+    stamina.set_testing(True, attempts=2)
+    try:
+        world.proxy.rule = lambda _: Fate.CUT
+        box = await world.box()
+        await box.blobs.put("note.txt", b"written on a train")
+        failed = await box.push(exit_code=1)
+        assert failed.failure is not None
+        assert (failed.failure.code, world.proxy.server.secret_key in str(failed.to_json())) == (
+            "object_store_unavailable",
+            False,
+        )
+        assert await world.rows("SELECT state FROM localstore.ledger WHERE company_id = $1", box.company) == []
+    finally:
+        stamina.set_testing(False)
+    world.proxy.rule = lambda _: Fate.PASS
+    await box.push()
+    assert await world.keys() == ["note.txt"]
+
+
+async def test_a_rollback_finds_the_bytes_that_were_replaced(world: World) -> None:
+    """After the rollback of a promotion that replaced a blob its row names the old object, which a sweep left there."""
+    box = await world.box()
+    old = await box.blobs.put("note.txt", b"first")
+    await box.push()
+    new = await box.blobs.put("note.txt", b"second")
+    batch = (await box.push()).batch
+    assert batch is not None
+    (swept,) = (await box.engine.sweep([box.company], grace=LATER)).tenants
+    assert (swept.seen, swept.removed) == (2, 0)
+    await box.engine.rollback(batch)
+    assert await world.rows("SELECT hash FROM blobs WHERE company_id = $1", box.company) == [(old.hash,)]
+    reader = await world.far().open(old.hash)
+    assert reader is not None
+    assert await reader.read(0, 10) == b"first"
+    # What was taken back is held, and named by that: it can be put in line again.
+    assert (await box.engine.sweep([box.company], grace=LATER)).tenants[0].removed == 0
+    await box.engine.requeue(batch)
+    await box.push()
+    assert await world.rows("SELECT hash FROM blobs WHERE company_id = $1", box.company) == [(new.hash,)]
+
+
+async def test_a_sweep_removes_only_what_nothing_names(world: World) -> None:
+    """Rows, undo, staged batches and the grace time keep an object; one that nothing names goes, and can come again."""
+    box = await world.box()
+    kept = await box.blobs.put("kept.txt", b"kept")
+    dropped = await box.blobs.put("dropped.txt", b"dropped")
+    await box.push()
+    staged = await box.blobs.put("staged.txt", b"staged")
+    await box.blobs.delete("dropped.txt")
+    box.only(await box.engine.push([box.company]))
+    orphan = blake3(b"nobody's").hexdigest()
+    await world.far().add(orphan, 8, io.BytesIO(b"nobody's"))
+    assert (await box.engine.sweep([box.company])).tenants[0].removed == 0
+    (swept,) = (await box.engine.sweep([box.company], grace=LATER)).tenants
+    assert (swept.seen, swept.removed, swept.bytes) == (4, 1, 8)
+    box.only(await box.engine.promote(tenants=[box.company]))
+    assert (await box.engine.sweep([box.company], grace=LATER)).tenants[0].removed == 0
+    connection = await asyncpg.connect(world.url)
+    await connection.execute("DELETE FROM localstore.undo WHERE company_id = $1", box.company)
+    await connection.close()
+    assert (await box.engine.sweep([box.company], grace=LATER)).tenants[0].removed == 1
+    there = [info.hash for info in (kept, dropped, staged) if await world.far().stat(info.hash) is not None]
+    assert there == [kept.hash, staged.hash]
+    await box.blobs.put("dropped.txt", b"dropped")
+    assert (await box.push()).blobs["uploaded"] == 1
+    assert await world.far().stat(dropped.hash) is not None
+
+
+async def test_a_pull_brings_rows_at_once_and_bytes_when_they_are_read(world: World) -> None:
+    """Another box reads a blob from the far end, verified, and keeps it; wrong bytes are an error and are not kept."""
+    box = await world.box()
+    big, small = await box.blobs.put("big.bin", world.large()), await box.blobs.put("small.txt", b"small")
+    wrong = await box.blobs.put("wrong.txt", b"right")
+    await box.push()
+    other = await world.box("other")
+    assert other.only(await other.engine.pull([box.company])).blobs["downloaded"] == 0
+    assert not other.object(small.hash).exists()
+    assert await other.blobs.get("small.txt") == b"small"
+    gets = world.proxy.count("GetObject")
+    assert await other.blobs.get("small.txt") == b"small"
+    assert world.proxy.count("GetObject") == gets
+    key = f"{box.company}/objects/{wrong.hash[:2]}/{wrong.hash}"
+    await world.bucket.call("put_object", Key=key, Body=b"wrong")
+    with pytest.raises(BlobDamaged):
+        await other.blobs.get("wrong.txt")
+    assert not other.object(wrong.hash).exists()
+    pulled = other.only(await other.engine.pull([box.company], blobs=True), exit_code=3)
+    assert pulled.blobs == {"uploaded": 0, "downloaded": 1, "bytes": big.size, "missing": 1}
+    assert [row for row, _ in pulled.left_alone] == ["blobs/wrong.txt"]
+    assert other.object(big.hash).stat().st_size == big.size
+    assert (await other.blobs.get("big.bin")) == world.large()
+
+
+async def test_no_push_reaches_another_tenants_objects(world: World) -> None:
+    """A row that names another's object, or a path, gets nothing of it: keys, uploads and records are per company."""
+    box = await world.box()
+    secret = await box.blobs.put("secret.txt", b"another company's secret")
+    await box.push()
+    thief = await world.box("thief", company=f"thief-{box.company}")
+    mine = await thief.blobs.put("mine.txt", b"mine")
+    for number, digest in enumerate(
+        (secret.hash, f"../../{box.company}/objects/{secret.hash[:2]}/{secret.hash}", "", "x")
+    ):
+        await thief.store.tenant(thief.company).database.write(
+            partial(_name, company=thief.company, key=f"stolen-{number}", digest=digest, size=secret.size)
+        )
+    before = len(world.proxy.seen)
+    assert (await thief.push(exit_code=3)).blobs["uploaded"] == 1
+    assert set(await thief.held()) == {f"blobs/stolen-{number}" for number in range(4)}
+    paths = {seen.path for seen in world.proxy.seen[before:]}
+    assert paths
+    assert not [path for path in paths if f"/{box.company}/" in path]
+    reader = await thief.engine.pull([thief.company], blobs=True)
+    assert reader.exit_code == 3
+    with pytest.raises(BlobDamaged):
+        await thief.blobs.get("stolen-0")
+    (swept,) = (await thief.engine.sweep([thief.company], grace=LATER)).tenants
+    assert (swept.seen, swept.removed) == (1, 0)
+    assert await world.far().stat(secret.hash) is not None
+    assert await world.far(thief.company).stat(mine.hash) is not None
+    assert await world.rows("SELECT hash FROM localstore.objects WHERE company_id = $1", thief.company) == [
+        (mine.hash,)
+    ]
+
+
+async def test_credentials_that_may_not_list_still_go_on_with_an_upload(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What arrived is noted in the tenant's file, so an upload goes on also where the store tells nothing of it."""
+
+    def deny(request: Request) -> Fate:
+        if request.kind in {"ListMultipartUploads", "ListParts"}:
+            return Fate.DENY
+        return Fate.CUT if request.kind == "UploadPart" and request.number >= 2 and cutting else Fate.PASS
+
+    cutting = True
+    monkeypatch.setattr(s3, "ATTEMPTS_MAX", 1)
+    stamina.set_testing(True, attempts=1)
+    try:
+        world.proxy.rule = deny
+        box = await world.box()
+        await box.blobs.put("big.bin", world.large(6))
+        await box.push(exit_code=1)
+    finally:
+        stamina.set_testing(False)
+    cutting = False
+    arrived = await box.store.tenant(box.company).database.read(_noted)
+    assert arrived
+    before = world.proxy.count("UploadPart")
+    assert (await box.push()).blobs["uploaded"] == 1
+    assert world.proxy.count("UploadPart") - before == 6 - len(arrived)
+    assert world.proxy.count("CreateMultipartUpload") == 1
+    assert await box.store.tenant(box.company).database.read(_noted) == []
+
+
+def _noted(file: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    return file.execute("SELECT part FROM localstore_uploads WHERE part > 0").fetchall()
+
+
+def _name(file: sqlite3.Connection, *, company: str, key: str, digest: str, size: int) -> None:
+    file.execute(
+        "INSERT INTO blobs (company_id, key, size, hash, content_type, folded) VALUES (?, ?, ?, ?, 'text/plain', ?)",
+        (company, key, size, digest, key),
+    )
+
+
+def _make_links(file: sqlite3.Connection) -> None:
+    """Make a table whose rows need a blob's, and one row of it that needs none."""
+    file.execute(
+        "CREATE TABLE links (company_id TEXT NOT NULL, id INTEGER NOT NULL, key TEXT, PRIMARY KEY (company_id, id), "
+        "FOREIGN KEY (company_id, key) REFERENCES blobs (company_id, key))"
+    )
+    table = table_from_sqlite(file, "links")
+    assert table is not None
+    install(file, [table])
+    (company,) = file.execute("SELECT company_id FROM localstore_identity").fetchone()
+    file.executemany("INSERT INTO links VALUES (?, ?, ?)", [(company, 1, "note.txt"), (company, 2, None)])
