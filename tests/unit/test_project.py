@@ -26,6 +26,8 @@ def watch(event, arguments):
             seen.append(f"open {arguments[0]}")
 
 package = importlib.import_module(sys.argv[1])
+# Clients of servers bring urllib3 along, which binds a socket of its own to see whether this machine has IPv6.
+import urllib3
 sys.addaudithook(watch)
 for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
     if not module.name.endswith("__main__"):
