@@ -119,7 +119,7 @@ class PostgresIndex(BlobIndex):
         del hashes
         raise ConfigurationError(
             "production's objects are not swept by an application: batches that wait and rollbacks may still need them",
-            hint="leave them where they are; nothing is lost by keeping them",
+            hint="`localstore sync sweep` removes what nothing names, with what a push needs: DATABASE_URL and S3_*",
         )
 
     async def _delete(self, statement: str, *values: Any) -> int:

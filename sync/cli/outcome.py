@@ -13,6 +13,7 @@ from localstore.cli.output import report
 from sync.cli.session import Session
 from sync.cli.tables import (
     LISTED_MAX,
+    megabytes,
     plural,
     print_counts,
     print_failures,
@@ -78,6 +79,7 @@ def _say_tenants(verb: str, result: Result) -> None:
     for tenant in result.tenants:
         if tenant.failure is None and tenant not in idle:
             say(f"{tenant.tenant}: {_sentence(tenant)}")
+            _say_blobs(tenant)
             for row, why in tenant.left_alone[:LISTED_MAX]:
                 say(f"  left alone: {row} ({why})")
             if len(tenant.left_alone) > LISTED_MAX:
@@ -85,6 +87,15 @@ def _say_tenants(verb: str, result: Result) -> None:
     if idle:
         names = idle[0].tenant if len(idle) == 1 else plural(len(idle), "tenant")
         say(f"{NOTHING.get(verb, 'Nothing to do')} ({names}).")
+
+
+def _say_blobs(tenant: TenantResult) -> None:
+    """Say what went beside the rows, and what could not."""
+    moved = [f"{plural(tenant.blobs[way], 'blob')} {way}" for way in ("uploaded", "downloaded") if tenant.blobs[way]]
+    if moved:
+        say(f"  {', '.join(moved)} ({megabytes(tenant.blobs['bytes'])})")
+    if tenant.blobs["missing"]:
+        say(f"  {plural(tenant.blobs['missing'], 'blob')} without their bytes in production's object store")
 
 
 def _sentence(tenant: TenantResult) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from localstore.cli.options import DataOption, JsonOption, QuietOption, TenantsOption
@@ -18,6 +20,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def pull(
+    blobs: Annotated[bool, typer.Option("--blobs", help="Also bring blobs' bytes, else read on demand.")] = False,
     to: ToOption = None,
     data: DataOption = None,
     tenant: TenantsOption = None,
@@ -32,7 +35,7 @@ def pull(
     # Without a tenant to make, a folder that is no store was named by mistake.
     needs = Needs.NEW if session.tenants else Needs.STORE
     done = session.run(
-        needs, "pulling", lambda engine: carried(session, engine, engine.pull(session.tenants), held=False)
+        needs, "pulling", lambda engine: carried(session, engine, engine.pull(session.tenants, blobs=blobs), held=False)
     )
     show_result(session, "pull", done)
 

@@ -14,6 +14,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from localstore.cli.output import printable
+from sync.blobs.named import WAITS_FOR
 from sync.cli.session import Session
 from sync.results import COUNTS, Failure, HeldItem, Result, TenantResult
 
@@ -72,6 +73,11 @@ def complain(message: str, hint: str = "") -> None:
 def plural(number: int, noun: str) -> str:
     """Return `1 row`, `2 rows`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def megabytes(size: int) -> str:
+    """Return a number of bytes as people read it."""
+    return f"{size / 1_000_000:,.1f} MB" if size >= 100_000 else f"{size:,} bytes"
 
 
 def short(batch: object) -> str:
@@ -134,7 +140,7 @@ def _happened(item: HeldItem) -> str:
         theirs = item.production or {}
         both = [f"{name}: here {brief(ours.get(name))}, production {brief(theirs[name])}" for name in theirs]
         return "; ".join(both) if item.production is not None else "production deleted the row"
-    if item.waits_for:
+    if item.waits_for and not item.waits_for.startswith(WAITS_FOR):
         return f"waits for {item.waits_for}"
     parts = [part for part in (item.column, item.detail) if part]
     return _UUID.sub(lambda found: short(found.group()), ": ".join(parts)) or "-"

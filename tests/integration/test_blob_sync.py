@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import sqlite3
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -13,10 +15,12 @@ import pytest
 import stamina
 from blake3 import blake3
 
-from localstore import BlobDamaged
+from localstore import BlobDamaged, LocalStore, Settings
 from localstore.blobs import s3
 from localstore.schema.sqlite import table_from_sqlite
 from localstore.sqlite.capture import install
+from sync import SyncEngine
+from tests.integration.command import sync
 from tests.s3_proxy import Fate, Request
 
 if TYPE_CHECKING:
@@ -336,3 +340,41 @@ def _make_links(file: sqlite3.Connection) -> None:
     install(file, [table])
     (company,) = file.execute("SELECT company_id FROM localstore_identity").fetchone()
     file.executemany("INSERT INTO links VALUES (?, ?, ?)", [(company, 1, "note.txt"), (company, 2, None)])
+
+
+async def test_the_command_tells_what_it_uploads_downloads_and_sweeps(world: World) -> None:
+    """`push`, `pull --blobs` and `sweep` move bytes and say how many, as sentences and as JSON."""
+    env = {"DATABASE_URL": world.url, **world.proxy.server.environment}
+    run = partial(asyncio.to_thread, sync, **env)
+    box = await world.box()
+    await box.blobs.put("note.txt", b"written on a train")
+    await box.close()
+    pushed = await run("push", "--promote", "--data", world.folder / "one")
+    assert pushed.code == 0, pushed.all
+    assert "1 blob uploaded (18 bytes)" in pushed.out
+    there: list[str | Path] = ["--data", world.folder / "other", "--tenant", world.company, "--json"]
+    pulled = await run("pull", "--blobs", *there)
+    assert pulled.json["tenants"][0]["blobs"] == {"uploaded": 0, "downloaded": 1, "bytes": 18, "missing": 0}
+    digest = blake3(b"nobody's").hexdigest()
+    await world.far().add(digest, 8, io.BytesIO(b"nobody's"))
+    assert (await run("sweep", *there)).json["tenants"][0]["removed"] == 0
+    await asyncio.sleep(1)  # S3 tells seconds.
+    swept = await run("sweep", "--grace", "0", *there)
+    assert swept.json["tenants"][0] == {"tenant": world.company, "seen": 2, "removed": 1, "bytes": 8, "unfinished": 0}
+    without = await asyncio.to_thread(sync, "sweep", *there, DATABASE_URL=world.url)
+    assert without.code == 2, without.all
+    assert "S3_BUCKET_NAME" in without.json["error"]["hint"]
+
+
+async def test_an_embedded_production_keeps_objects_in_a_folder_beside_it(tmp_path: Path) -> None:
+    """Without a bucket, `--to embedded` takes blobs whole: nothing waits, and the store is all that there is."""
+    settings = Settings.from_environment(s3_bucket_name=None)
+    async with LocalStore(tmp_path / "data", models=(), settings=settings) as store:
+        info = await store.tenant("acme").blobs.put("note.txt", b"written on a train")
+        async with SyncEngine(store, to="embedded") as engine:
+            result = await engine.push(promote=True)
+            assert (result.exit_code, result.tenants[0].blobs["uploaded"]) == (0, 1)
+            path = store.root / "acme" / "blobs" / "objects" / info.hash[:2] / info.hash
+            path.unlink()
+            assert (await engine.pull(blobs=True)).tenants[0].blobs["downloaded"] == 1
+            assert path.read_bytes() == b"written on a train"
