@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -158,8 +158,9 @@ class HybridStorage(StorageInterface):
         """Return the companies that have a file here and those that production lists, as far as it answers."""
         self._check_open()
         found = {*await self._files.list_companies(), *self._elsewhere}
-        with suppress(NoAnswer):
-            found.update(await self._production.ask(self._production.copies.list_companies))
+        if not self._production.rests:
+            with suppress(NoAnswer):
+                found.update(await self._production.ask(self._production.copies.list_companies))
         return sorted(found)
 
     async def get_platform_stats(self, company_id: str) -> dict[str, dict[str, int]]:
@@ -202,10 +203,9 @@ class HybridStorage(StorageInterface):
         """Try for a moment to bring what is waiting to production, and give back what is open."""
         if not self._closed:
             self._closed = True
-            await self._caches.close()
-            await self._pusher.close()
-            await self._production.close()
-            await self._files.close()
+            async with AsyncExitStack() as stack:
+                for held in (self._files, self._production, self._caches, self._pusher):
+                    stack.push_async_callback(held.close)
 
     async def _write(self, company_id: str, call: Call[T]) -> T:
         """Return what the call did where the company's truth is."""

@@ -33,10 +33,15 @@ DATABASES = (POSTGRESQL, POOLED, HYBRID, FLAPPING)
 
 BOX = ("localstore_stager", "localstore_promoter", "localstore_reader")
 
-_EMPTY = """
-TRUNCATE tickets, conversations, knowledge_base, processing_progress, localstore.feed, localstore.tenants,
-    localstore.ledger, localstore.chunks, localstore.undo, localstore.held, localstore.replicas
-"""
+_FILLED = "SELECT EXISTS (SELECT FROM localstore.tenants)"
+# New files for tables and indexes, as TRUNCATE makes them, take longer than deleting what these tests write.
+_EMPTY = "SET LOCAL session_replication_role = replica; " + "; ".join(
+    f"DELETE FROM {table}"
+    for table in (
+        *("conversations", "tickets", "knowledge_base", "processing_progress"),
+        *(f"localstore.{name}" for name in ("feed", "chunks", "undo", "held", "replicas", "ledger", "tenants")),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,8 @@ class Prepared:
     async def empty(self) -> None:
         """Remove all that a test left."""
         async with connection_to(self.owner) as connection:
-            await connection.execute(_EMPTY)
+            if await connection.fetchval(_FILLED):
+                await connection.execute(f"BEGIN; {_EMPTY}; COMMIT")
 
 
 class Promoting(HybridStorage):
