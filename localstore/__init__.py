@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from localstore.storage.interface import StorageInterface
     from localstore.storage.postgres import PostgresStorage
     from localstore.storage.uploads import FileStorageManager, file_storage
+    from localstore.storage.vectors import VectorPlaces
     from localstore.store import LocalStore
     from localstore.tenant import Tenant
     from localstore.vectors.hashing import HashingEmbedder
@@ -110,6 +111,7 @@ __all__ = [
     "UtcDateTime",
     "Vector",
     "VectorError",
+    "VectorPlaces",
     "VectorsUnavailable",
     "WrongMode",
     "WrongTenant",
@@ -147,6 +149,7 @@ _LAZY = {
     "TicketRepository": "localstore.helpdesk.repository",
     "UtcDateTime": "localstore.columns",
     "Vector": "localstore.vectors.values",
+    "VectorPlaces": "localstore.storage.vectors",
     "as_text": "localstore.columns",
     "cache_manager": "localstore.cache.platforms",
     "cached": "localstore.cache.cached",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from localstore.vectors.file import Vectors
+    from localstore.vectors.followed import FollowedVectors
     from localstore.vectors.hashing import HashingEmbedder
     from localstore.vectors.interface import VectorsInterface
     from localstore.vectors.pgvector import PgVectors
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from localstore.vectors.values import Match, Vector, content_hash
 
 __all__ = [
+    "FollowedVectors",
     "HashingEmbedder",
     "Match",
     "PgVectors",
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "FollowedVectors": "followed",
     "HashingEmbedder": "hashing",
     "Match": "values",
     "PgVectors": "pgvector",

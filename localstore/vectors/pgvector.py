@@ -11,8 +11,9 @@ import numpy as np
 import orjson
 
 from localstore.columns import dump_json
-from localstore.errors import VectorsUnavailable
+from localstore.errors import VectorsUnavailable, WrongMode
 from localstore.identifiers import check_tenant_id
+from localstore.postgres.companies import REGISTER
 from localstore.postgres.pool import Pool
 from localstore.postgres.quoting import quote_identifier, quote_literal
 from localstore.schema.postgres import relation
@@ -40,6 +41,8 @@ CANDIDATES: Final = 100
 CANDIDATES_MAX: Final = 1000
 """pgvector's own limit."""
 
+MODE_SERVED: Final = "postgresql"
+
 _KEY: Final = "company_id = $1 AND model = $2 AND item = $3"
 
 _EXTENSION: Final = """
@@ -51,13 +54,14 @@ _EXTENSION: Final = """
 class PgVectors(VectorsInterface):
     """A company's vectors in production. Every call is one transaction of that company's, as `app_user`.
 
-    The table is the one that sync makes when it first brings vectors. Without the extension, or while the table waits
-    for it, everything but a search works.
+    Reads are allowed whatever the company's mode, writes only where its truth is here. The table is the one that sync
+    makes when it first brings vectors. Without the extension, or while the table waits for it, all but searches work.
     """
 
     def __init__(self, pool: Pool, company_id: str, schema: str = "public") -> None:
         self._pool = pool
         self._company = check_tenant_id(company_id)
+        self._schema = schema
         self._table = relation(schema, VECTORS.name)
 
     def __repr__(self) -> str:
@@ -102,7 +106,7 @@ class PgVectors(VectorsInterface):
         )
 
     async def _put(self, model: str, vectors: list[Stored]) -> None:
-        async with self._transaction() as connection:
+        async with self._transaction(create=True) as connection:
             # Two first puts of one model at once would each see none of the other's dimension.
             await connection.execute(
                 "SELECT pg_advisory_xact_lock(hashtextextended('localstore/vectors/' || $1 || '/' || $2, 0))",
@@ -203,7 +207,8 @@ class PgVectors(VectorsInterface):
         return quote_identifier(schema)
 
     @asynccontextmanager
-    async def _transaction(self, *, readonly: bool = False) -> AsyncIterator[asyncpg.Connection]:
+    async def _transaction(self, *, readonly: bool = False, create: bool = False) -> AsyncIterator[asyncpg.Connection]:
+        """Run a block in one transaction of the company; one that writes also keeps its mode from changing."""
         async with self._pool.transaction(self._company, readonly=readonly) as connection:
             if await connection.fetchval("SELECT to_regclass($1) IS NULL", self._table):
                 raise VectorsUnavailable(
@@ -211,7 +216,17 @@ class PgVectors(VectorsInterface):
                     hint="localstore sync push --promote, from a tenant that has vectors",
                     tenant=self._company,
                 )
+            if not readonly:
+                self._check_mode(await connection.fetchval(REGISTER, self._schema if create else None))
             yield connection
+
+    def _check_mode(self, mode: str | None) -> None:
+        if mode not in {None, MODE_SERVED}:
+            raise WrongMode(
+                f"the vectors of tenant {self._company} are written to its file: its mode is {mode}",
+                hint=f"write to the file (STORAGE_TYPE=file or hybrid), or `localstore mode advance {self._company}`",
+                tenant=self._company,
+            )
 
 
 def _match(row: asyncpg.Record, metric: Metric) -> Match:

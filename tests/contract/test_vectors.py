@@ -8,7 +8,7 @@ import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,11 +17,20 @@ import numpy as np
 import pytest
 
 from localstore import LocalStore
-from localstore.errors import ConfigurationError, InvalidIdentifier, InvalidVector, VectorsUnavailable
+from localstore.errors import (
+    ConfigurationError,
+    InvalidIdentifier,
+    InvalidVector,
+    TenantNotFound,
+    VectorsUnavailable,
+    WrongMode,
+)
 from localstore.postgres.connect import connection_to
 from localstore.postgres.pool import Pool
 from localstore.postgres.server import Server
-from localstore.vectors import HashingEmbedder, Match, Vector, VectorsInterface, content_hash
+from localstore.sqlite.mode import set_mode
+from localstore.storage.vectors import VectorPlaces
+from localstore.vectors import FollowedVectors, HashingEmbedder, Match, Vector, VectorsInterface, content_hash
 from localstore.vectors.pgvector import PgVectors
 from localstore.vectors.qdrant import QdrantVectors
 from localstore.vectors.qdrant_server import connect
@@ -31,6 +40,7 @@ from sync.production import prepare, register
 from tests.conftest import run_sql
 
 MODEL = "hashing-16"
+EMPTY = "TRUNCATE vectors, localstore.feed, localstore.tenants"
 EMBEDDER = HashingEmbedder(16)
 
 ALPHABET = ("kb/1", "acme-2", "/", "..", *"%_'*.[{\"\\\0\n", "$1", ":m", "é", "\ud800", "🜁")
@@ -80,7 +90,7 @@ async def pgvector_place(production: Production) -> AsyncIterator[Place]:
     async with Pool(production.app) as pool:
         yield lambda company: PgVectors(pool, company)
     async with connection_to(production.owner) as connection:
-        await connection.execute("TRUNCATE vectors, localstore.feed")
+        await connection.execute(EMPTY)
 
 
 @asynccontextmanager
@@ -92,14 +102,26 @@ async def qdrant_place() -> AsyncIterator[Place]:
         await qdrant.client.delete_collection(collection)
 
 
-@pytest.fixture(params=["file", "pgvector", "qdrant"])
+@asynccontextmanager
+async def followed_place(production: Production) -> AsyncIterator[Place]:
+    """Keep vectors in production and find them in Qdrant."""
+    collection = f"localstore-{secrets.token_hex(6)}"
+    async with connect(os.environ.get("QDRANT_URL", "memory:")) as qdrant, Pool(production.app) as pool:
+        yield lambda company: FollowedVectors(pool, company, qdrant, collection=collection)
+        await qdrant.client.delete_collection(collection)
+    async with connection_to(production.owner) as connection:
+        await connection.execute(EMPTY)
+
+
+@pytest.fixture(params=["file", "pgvector", "qdrant", "followed"])
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
     """Give one place after the other, empty."""
-    production: Any = request.getfixturevalue("production_of_vectors") if request.param == "pgvector" else None
-    places = {
+    production: Any = request.getfixturevalue("production_of_vectors") if "qdrant" != request.param != "file" else None
+    places: dict[str, Callable[[], AbstractAsyncContextManager[Place]]] = {
         "file": lambda: file_place(tmp_path / "data"),
         "pgvector": lambda: pgvector_place(production),
         "qdrant": qdrant_place,
+        "followed": lambda: followed_place(production),
     }
     async with places[request.param]() as found:
         yield found
@@ -288,6 +310,44 @@ async def test_a_tenant_never_reaches_another_s_vectors(place: Place) -> None:
     for wrong in ("", "../acme-2", "acme' OR '1'='1", "*"):
         with pytest.raises(InvalidIdentifier):
             await place(wrong).count()
+
+
+async def test_the_environment_alone_says_where_vectors_are(
+    tmp_path: Path, production_of_vectors: Production, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One program keeps them in files or in production by STORAGE_TYPE, and each refuses a tenant of the other's."""
+    monkeypatch.setenv("DATA_PATH", str(tmp_path))
+    monkeypatch.setenv("DATABASE_URL", production_of_vectors.app.url)
+    try:
+        monkeypatch.delenv("QDRANT_URL", raising=False)
+        for storage_type, kind in (("file", "Vectors"), ("postgresql", "PgVectors"), ("postgresql", "FollowedVectors")):
+            monkeypatch.setenv("STORAGE_TYPE", storage_type)
+            if kind == "FollowedVectors":
+                monkeypatch.setenv("QDRANT_URL", "memory:")
+            async with VectorPlaces() as places:
+                vectors = await places.of("acme")
+                assert type(vectors).__name__ == kind
+                await vectors.put("kb/1", [1, 2], model="m", metadata={"in": storage_type})
+                assert [match.metadata for match in await vectors.search([1, 2], model="m")] == [{"in": storage_type}]
+        async with LocalStore(tmp_path, models=[]) as store:
+            database = (await store.tenant("acme").open()).database
+            await database.write(lambda file: set_mode(file, "postgresql"))
+        async with connection_to(production_of_vectors.owner) as owner:
+            await owner.execute("UPDATE localstore.tenants SET mode = 'file'")
+        async with VectorPlaces() as places:
+            vectors = await places.of("acme")
+            assert await vectors.count() == 1
+            with pytest.raises(WrongMode):
+                await vectors.put("kb/1", [1, 2], model="m")
+        monkeypatch.setenv("STORAGE_TYPE", "file")
+        async with VectorPlaces() as places:
+            with pytest.raises(WrongMode):
+                await places.of("acme")
+            with pytest.raises(TenantNotFound):
+                await places.of("nobody", create=False)
+    finally:
+        async with connection_to(production_of_vectors.owner) as owner:
+            await owner.execute(EMPTY)
 
 
 @pytest.mark.parametrize(

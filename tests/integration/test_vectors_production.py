@@ -63,7 +63,12 @@ async def test_vectors_are_found_alike_on_both_sides_after_every_command(
             await second.pull(["acme"])
             await agree()
 
-            await theirs.put("kb/2", np.asarray(vectors[3].embedding) * 2, model=MODEL, metadata={"of": 2})
+            async with pool.transaction("acme") as application:
+                await application.execute(
+                    "INSERT INTO vectors SELECT company_id, model, 'kb/2', dimension, NULL, '{\"of\": 2}', embedding "
+                    "FROM vectors WHERE item = $1",
+                    vectors[7].item,
+                )
             await first.pull()
             await second.pull(["acme"])
             await agree()
