@@ -121,28 +121,25 @@ class Pusher:
 
     async def _serve(self, company_id: str) -> None:
         while company_id in self._waiting:
-            async with self.engine() as engine:
-                while company_id in self._waiting:
-                    async for attempt in stamina.retry_context(
-                        on=_NotDone,
-                        attempts=None,
-                        timeout=None,
-                        wait_initial=PAUSE_SECONDS,
-                        wait_max=REFUSED_SECONDS_MAX,
-                    ):
-                        with attempt:
-                            await self._take_turn(engine, company_id)
-                    await asyncio.sleep(PAUSE_SECONDS)
+            async for attempt in stamina.retry_context(
+                on=_NotDone, attempts=None, timeout=None, wait_initial=PAUSE_SECONDS, wait_max=REFUSED_SECONDS_MAX
+            ):
+                with attempt:
+                    await self._take_turn(company_id)
+            await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _take_turn(self, engine: SyncEngine, company_id: str) -> None:
-        """Push one tenant, in turn with few others; while production is away nobody else gets the turn in vain."""
+    async def _take_turn(self, company_id: str) -> None:
+        """Push one tenant, in turn with few others, so that no more than that many connections are open at once.
+
+        While production is away the turn is kept, since nobody else could do anything with it.
+        """
         async with self._turn:
             async for attempt in stamina.retry_context(
                 on=_is_away, attempts=None, timeout=None, wait_initial=0.2, wait_max=AWAY_SECONDS_MAX
             ):
                 with attempt:
                     try:
-                        result = await self._carry(engine, [company_id])
+                        result = await self.push([company_id])
                     except LocalStoreError as error:
                         _obey_cancellation()
                         raise _NotDone(Failure.of(error)) from error
@@ -182,6 +179,8 @@ class Pusher:
 
     def _ended(self, company_id: str, task: asyncio.Task[None]) -> None:
         """Look at how a tenant's task ended: only a fault of the program ends it by an error."""
+        if self._tasks.get(company_id) is task:
+            del self._tasks[company_id]
         error = None if task.cancelled() else task.exception()
         if error is not None:
             what = f"the push ended by {type(error).__name__}: {error}"
