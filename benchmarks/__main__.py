@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-BENCHMARKS = ("codec.py", "promotion.py", "cache.py", "blobs.py", "repository.py", "vectors.py")
+BENCHMARKS = ("start.py", "codec.py", "promotion.py", "cache.py", "blobs.py", "repository.py", "vectors.py")
 
 
 def main() -> int:
