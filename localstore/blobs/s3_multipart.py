@@ -169,7 +169,7 @@ class Multipart:
     async def _is_there(self, key: str) -> bool:
         try:
             await self._bucket.call("head_object", Key=key)
-        except FileNotFoundError:
+        except (FileNotFoundError, ObjectStoreDenied):
             return False
         return True
 

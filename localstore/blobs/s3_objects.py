@@ -16,7 +16,7 @@ from localstore.blobs.s3 import Bucket
 from localstore.blobs.s3_multipart import PAGE, Multipart, etag_of
 from localstore.blobs.s3_source import PART_BYTES, Source
 from localstore.blobs.uploads import Uploads
-from localstore.errors import BlobDamaged
+from localstore.errors import BlobDamaged, ObjectStoreDenied
 from localstore.identifiers import check_tenant_id
 from localstore.sqlite.threads import acquire
 
@@ -61,7 +61,11 @@ class S3Objects(Objects):
         """
         key = self._key(digest)
         source = Source(file, size)
-        found = await self._head(digest)
+        try:
+            found = await self._head(digest)
+        except ObjectStoreDenied:
+            # Whoever may not list is not told what is absent, either; one who may not write learns it below.
+            found = None
         if found is not None and await self._is_same(digest, found, source) and await self._make_young(found.info):
             await self._multipart.forget(digest)
             return False

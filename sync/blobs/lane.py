@@ -10,7 +10,7 @@ from typing import BinaryIO, Self, TypeVar
 from localstore.blobs.fetch import fetch, is_intact
 from localstore.blobs.local_objects import DiskObjects
 from localstore.blobs.objects import CHUNK_BYTES, Objects, new_hasher
-from localstore.errors import BlobDamaged
+from localstore.errors import BlobDamaged, ObjectStoreDenied
 from localstore.sqlite.database import Database
 from localstore.sqlite.threads import in_thread
 from localstore.tenant import BLOBS
@@ -77,7 +77,11 @@ class Lane:
             finally:
                 await in_thread(file.close)
         # What this box never had, or lost, another one may have brought.
-        found = await self.there.stat(digest)
+        try:
+            found = await self.there.stat(digest)
+        except ObjectStoreDenied:
+            # So a store answers for what is absent where the credentials may not list.
+            return None
         return found.size if found is not None and await is_intact(self.there, digest, found.size) else None
 
     async def _fetch(self, wanted: tuple[str, int]) -> str | None:

@@ -17,9 +17,12 @@ from blake3 import blake3
 
 from localstore import BlobDamaged, LocalStore, Settings
 from localstore.blobs import s3
+from localstore.blobs.fetch import is_intact
 from localstore.schema.sqlite import table_from_sqlite
 from localstore.sqlite.capture import install
 from sync import SyncEngine
+from sync.blobs import record
+from sync.steps.stage import stage
 from tests.integration.command import sync
 from tests.s3_proxy import Fate, Request
 
@@ -231,6 +234,37 @@ async def test_a_sweep_removes_only_what_nothing_names(world: World) -> None:
     assert await world.far().stat(dropped.hash) is not None
 
 
+async def test_a_sweep_beside_a_push_takes_nothing_that_the_push_names(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a sweep that comes before the record a push sends the object anew; one that comes later leaves it."""
+    box = await world.box()
+    info = await box.blobs.put("note.txt", b"there already")
+    await world.far().add(info.hash, info.size, io.BytesIO(b"there already"))
+    await asyncio.sleep(2)  # S3 tells seconds.
+    confirm = record.confirm
+    removed = []
+
+    async def sweep(grace: timedelta) -> None:
+        (swept,) = (await box.engine.sweep([box.company], grace=grace)).tenants
+        removed.append(swept.removed)
+
+    async def sweep_and_confirm(*arguments: Any) -> None:
+        if not removed:
+            await sweep(timedelta())
+        await confirm(*arguments)
+
+    async def sweep_and_stage(*arguments: Any) -> str:
+        await sweep(timedelta(minutes=1))
+        return await stage(*arguments)
+
+    monkeypatch.setattr(record, "confirm", sweep_and_confirm)
+    monkeypatch.setattr("sync.pipeline.stage", sweep_and_stage)
+    pushed = await box.push()
+    assert (removed, pushed.blobs["uploaded"]) == ([1, 0], 1)
+    assert await is_intact(world.far(), info.hash, info.size)
+
+
 async def test_a_pull_brings_rows_at_once_and_bytes_when_they_are_read(world: World) -> None:
     """Another box reads a blob from the far end, verified, and keeps it; wrong bytes are an error and are not kept."""
     box = await world.box()
@@ -292,13 +326,18 @@ async def test_credentials_that_may_not_list_still_go_on_with_an_upload(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What arrived is noted in the tenant's file, so an upload goes on also where the store tells nothing of it."""
+    cutting = absent = True
 
     def deny(request: Request) -> Fate:
-        if request.kind in {"ListMultipartUploads", "ListParts"}:
+        if request.kind in {"ListMultipartUploads", "ListParts"} or (request.kind == "HeadObject" and absent):
             return Fate.DENY
         return Fate.CUT if request.kind == "UploadPart" and request.number >= 2 and cutting else Fate.PASS
 
-    cutting = True
+    def tell_when_there(request: Request) -> Fate:
+        nonlocal absent
+        absent = absent and request.kind != "CompleteMultipartUpload"
+        return deny(request)
+
     monkeypatch.setattr(s3, "ATTEMPTS_MAX", 1)
     stamina.set_testing(True, attempts=1)
     try:
@@ -309,6 +348,7 @@ async def test_credentials_that_may_not_list_still_go_on_with_an_upload(
     finally:
         stamina.set_testing(False)
     cutting = False
+    world.proxy.rule = tell_when_there
     arrived = await box.store.tenant(box.company).database.read(_noted)
     assert arrived
     before = world.proxy.count("UploadPart")
@@ -358,7 +398,7 @@ async def test_the_command_tells_what_it_uploads_downloads_and_sweeps(world: Wor
     digest = blake3(b"nobody's").hexdigest()
     await world.far().add(digest, 8, io.BytesIO(b"nobody's"))
     assert (await run("sweep", *there)).json["tenants"][0]["removed"] == 0
-    await asyncio.sleep(1)  # S3 tells seconds.
+    await asyncio.sleep(2)  # S3 tells seconds.
     swept = await run("sweep", "--grace", "0", *there)
     assert swept.json["tenants"][0] == {"tenant": world.company, "seen": 2, "removed": 1, "bytes": 8, "unfinished": 0}
     without = await asyncio.to_thread(sync, "sweep", *there, DATABASE_URL=world.url)
