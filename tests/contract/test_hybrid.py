@@ -161,6 +161,28 @@ async def test_a_read_that_production_drops_is_answered_by_the_file(
     assert storage.status.reads.code == "postgres_unavailable"
 
 
+async def test_F17_a_production_that_comes_back_as_an_older_state_is_not_read_before_it_has_caught_up(
+    storage: HybridStorage, wire: Wire, production: Prepared
+) -> None:
+    """Restored while it was away, it lacks what it had acknowledged; no read misses that, and it is sent again."""
+    for number in (1, 2):
+        await storage.save_ticket(COMPANY, PLATFORM, {"id": number})
+        await settle(storage)
+    wire.rule = down
+    wire.cut_all()
+    assert len(await storage.list_tickets(COMPANY)) == 2
+    async with connection_to(production.owner) as connection:
+        await connection.execute(
+            "DELETE FROM localstore.ledger WHERE seq = 2; DELETE FROM tickets WHERE ticket_id = '2'; "
+            "DELETE FROM localstore.undo WHERE key[2] = '2'"
+        )
+    wire.heal()
+    while len(await title_in(production)) == 1:
+        assert await storage.get_ticket(COMPANY, PLATFORM, "2") is not None
+    await until(lambda: not storage.status.waiting)
+    assert len(await storage.list_tickets(COMPANY)) == 2
+
+
 async def test_a_held_row_is_read_from_the_file_at_every_moment(
     storage: HybridStorage, production: Prepared, tmp_path: Path
 ) -> None:
