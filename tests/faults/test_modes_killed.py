@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import random
+import secrets
 import signal
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +19,12 @@ from tests.faults.mode_points import MODE_POINTS, point_name
 from tests.faults.world import COMPANY, World, ticket
 
 WAY = ("file", "hybrid", "postgresql")
+
+CHANGES = 10
+SECONDS_MAX = 1.5
+"""About as long as the longest way takes here; where it takes longer more of them die."""
+
+SEED_VARIABLE = "LOCALSTORE_TEST_SEED"
 
 # What production and the file must say right after the kill: proof that the point was the one meant.
 FOUND = {
@@ -56,8 +65,8 @@ class Moving:
     folder: Path
     runs: list[Command] = field(default_factory=list)
 
-    def run(self, verb: str, until: str, point: str | None = None) -> None:
-        """Run `mode VERB` to its end, or to its death at the point."""
+    def start(self, verb: str, until: str, point: str | None = None) -> Command:
+        """Start `mode VERB`."""
         command = Command(
             *("mode", verb, COMPANY, "--until", until, "--data", self.world.data),
             url=self.world.url,
@@ -65,6 +74,11 @@ class Moving:
             point=point,
         )
         self.runs.append(command)
+        return command
+
+    def run(self, verb: str, until: str, point: str | None = None) -> None:
+        """Run `mode VERB` to its end, or to its death at the point."""
+        command = self.start(verb, until, point)
         assert command.wait() == (0 if point is None else -signal.SIGKILL), (verb, until, point, command.printed)
 
     def go(self, start: str, end: str, point: str | None = None) -> None:
@@ -95,6 +109,28 @@ async def moving(world: World, tmp_path: Path) -> Moving:
     await world.put(*(ticket(number) for number in range(20)))
     assert (await world.push()).exit_code == 0
     return Moving(world, tmp_path)
+
+
+async def test_F1_changes_that_die_at_moments_nobody_chose(moving: Moving) -> None:
+    """To and fro, killed again and again, with applications of both kinds writing on: every confirmed write stays."""
+    world = moving.world
+    seed = os.environ.get(SEED_VARIABLE) or secrets.token_hex(4)
+    print(f"{SEED_VARIABLE}={seed}")
+    chance = random.Random(seed)
+    followers = [Follower(world.data, world.url, COMPANY, f"follower{number}", hybrid=number == 1) for number in (0, 1)]
+    for number in range(CHANGES):
+        verb, end = ("advance", "postgresql") if number % 2 == 0 else ("back", "file")
+        until = end if chance.random() < 0.8 else "hybrid"
+        moved = moving.start(verb, until)
+        moved.join(chance.random() * SECONDS_MAX)
+        moved.kill()
+        # A change may be refused while the background of the one that died still pushes, but nothing else goes wrong.
+        assert moved.wait() in (0, 6, -signal.SIGKILL), moved.printed
+    moving.run("advance", "postgresql")
+    confirmed = [follower.stop() for follower in followers]
+    async with LocalStore(world.data) as store, SyncEngine(store, to=world.url) as engine:
+        assert (await engine.pull()).exit_code == 0
+    await moving.check(*confirmed)
 
 
 @pytest.mark.parametrize("change", MODE_POINTS, ids=" to ".join)
