@@ -201,6 +201,20 @@ async def test_what_stands_in_the_way_is_named_and_the_file_is_open_again(hybrid
     await box.assert_equal()
 
 
+async def test_a_blob_whose_bytes_production_lacks_keeps_the_file_the_truth(hybrid: Box) -> None:
+    """Its row waits for the bytes and is held, so nothing that only this box has is left behind in a copy."""
+    box, company = hybrid, hybrid.company
+    tenant = await box.file.store.tenant(company).open()
+    await tenant.blobs.put("jira/note.txt", b"only here")
+    with pytest.raises(NotReady, match="could not take") as caught:
+        await box.engine.modes.advance(company)
+    assert caught.value.hint == f"localstore sync quarantine list --tenant {company}"
+    await tenant.blobs.delete("jira/note.txt")
+    assert (await box.engine.modes.advance(company)).mode == "postgresql"
+    with pytest.raises(WrongMode):
+        await tenant.blobs.put("jira/note.txt", b"too late")
+
+
 async def test_what_nothing_explains_keeps_a_tenant_in_mode_file(box: Box) -> None:
     """Others' edits of production are not taken for the file's: `verify` is named, and after a pull it goes on."""
     await box.push()
