@@ -9,6 +9,7 @@ from typing import Final, Self, TypeVar
 
 import asyncpg
 
+from localstore.config import Settings
 from localstore.errors import LocalStoreError
 from localstore.identifiers import check_tenant_id
 from localstore.postgres import replica as replicas
@@ -69,6 +70,17 @@ class Pool:
                     timeout=min(timeout, replicas.CONNECT_SECONDS),
                 )
             )
+
+    @classmethod
+    def from_settings(cls, server: Server, settings: Settings, *, replica: Server | None = None) -> Self:
+        """Make a pool of the size that the settings give."""
+        return cls(
+            server,
+            replica=replica,
+            min_size=settings.localstore_pool_min,
+            max_size=settings.localstore_pool_max,
+            statement_cache_size=settings.localstore_statement_cache,
+        )
 
     def __repr__(self) -> str:
         return f"<Pool of {self.server.redacted}>"

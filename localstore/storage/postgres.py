@@ -83,12 +83,8 @@ class PostgresStorage(StorageInterface):
     ) -> None:
         settings = settings or Settings.from_environment()
         self.server = Server.parse(connection_string)
-        self._pool = Pool(
-            self.server,
-            replica=None if replica is None else Server.parse(replica),
-            min_size=settings.localstore_pool_min,
-            max_size=settings.localstore_pool_max,
-            statement_cache_size=settings.localstore_statement_cache,
+        self._pool = Pool.from_settings(
+            self.server, settings, replica=None if replica is None else Server.parse(replica)
         )
         self._target = schema
         self._caches = caches_at(settings.data_path, settings)

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
-from localstore.config import Settings, StorageType
-from localstore.errors import ConfigurationError
-from localstore.identifiers import check_tenant_id
-from localstore.sqlite.mode import read_mode
-from localstore.storage.answers import check_mode
-from localstore.store import LocalStore
+from localstore.config import Settings
+from localstore.storage.whereabouts import Whereabouts
 
 if TYPE_CHECKING:
-    from localstore.postgres.pool import Pool
     from localstore.vectors.interface import VectorsInterface
     from localstore.vectors.qdrant_server import Qdrant
-
-_LOCAL: Final = frozenset({"file", "hybrid"})
 
 
 class VectorPlaces:
@@ -29,36 +22,23 @@ class VectorPlaces:
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self._settings = settings or Settings.from_environment()
-        self._store: LocalStore | None = None
-        self._pool: Pool | None = None
+        self._whereabouts = Whereabouts(settings or Settings.from_environment())
         self._qdrant: Qdrant | None = None
 
     def __repr__(self) -> str:
-        return f"<VectorPlaces {self._settings.storage_type}>"
+        return f"<VectorPlaces {self._whereabouts.settings.storage_type}>"
 
     async def of(self, company_id: str, *, create: bool = True) -> VectorsInterface:
         """Return a company's vectors; with `create=False`, raise TenantNotFound where its file is missing."""
-        check_tenant_id(company_id)
-        kind = self._settings.storage_type
-        if kind is StorageType.POSTGRESQL:
-            return self._in_production(company_id)
-        if self._store is None:
-            self._store = LocalStore(self._settings.data_path, models=(), settings=self._settings)
-        tenant = await self._store.tenant(company_id, create=create).open()
-        mode = await tenant.database.read(read_mode)
-        if kind is StorageType.HYBRID and mode == StorageType.POSTGRESQL:
-            return self._in_production(company_id)
-        check_mode(company_id, mode, _LOCAL, f"STORAGE_TYPE={kind}")
-        return tenant.vectors
+        tenant = await self._whereabouts.tenant(company_id, create=create)
+        return self._in_production(company_id) if tenant is None else tenant.vectors
 
     async def close(self) -> None:
         """Close what was opened; a later call opens it again."""
-        store, pool, qdrant = self._store, self._pool, self._qdrant
-        self._store = self._pool = self._qdrant = None
-        for opened in (store, pool, qdrant.client if qdrant is not None else None):
-            if opened is not None:
-                await opened.close()
+        qdrant, self._qdrant = self._qdrant, None
+        await self._whereabouts.close()
+        if qdrant is not None:
+            await qdrant.client.close()
 
     async def __aenter__(self) -> Self:
         """Return the places; they open by themselves."""
@@ -72,27 +52,14 @@ class VectorPlaces:
 
     def _in_production(self, company_id: str) -> VectorsInterface:
         # Importing these takes a second, which nobody should wait who keeps vectors in files.
-        from localstore.postgres.pool import Pool
-        from localstore.postgres.server import Server
         from localstore.vectors.pgvector import PgVectors
 
-        if self._pool is None:
-            if self._settings.database_url is None:
-                raise ConfigurationError("vectors in production need DATABASE_URL", hint="set DATABASE_URL")
-            replica = self._settings.database_replica_url
-            self._pool = Pool(
-                Server.parse(self._settings.database_url.get_secret_value()),
-                replica=None if replica is None else Server.parse(replica.get_secret_value()),
-                min_size=self._settings.localstore_pool_min,
-                max_size=self._settings.localstore_pool_max,
-                statement_cache_size=self._settings.localstore_statement_cache,
-            )
-        if self._settings.qdrant_url is None:
-            return PgVectors(self._pool, company_id)
+        pool, url = self._whereabouts.pool(), self._whereabouts.settings.qdrant_url
+        if url is None:
+            return PgVectors(pool, company_id)
+        from localstore.vectors.followed import FollowedVectors
         from localstore.vectors.qdrant_server import connect
 
         if self._qdrant is None:
-            self._qdrant = connect(self._settings.qdrant_url)
-        from localstore.vectors.followed import FollowedVectors
-
-        return FollowedVectors(self._pool, company_id, self._qdrant)
+            self._qdrant = connect(url)
+        return FollowedVectors(pool, company_id, self._qdrant)
