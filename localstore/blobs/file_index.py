@@ -12,11 +12,14 @@ from localstore.blobs.index import BlobIndex, Page, check_admission
 from localstore.blobs.keys import after_prefix, fold
 from localstore.blobs.model import Blob, BlobInfo, NewBlob
 from localstore.blobs.table import TABLE
+from localstore.blobs.unswept import sweep_lock
+from localstore.postgres.locks import FileLock
 from localstore.sqlite.database import Database
 from localstore.sqlite.failures import translate
 from localstore.sqlite.prepare import Models, is_prepared, prepare
 from localstore.sqlite.rows import rows_of
 from localstore.sqlite.threads import in_thread
+from localstore.sqlite.writer import Turn
 
 _MODELS: Final = Models((Blob,))
 _TAKEN: Final = "SELECT key FROM blobs WHERE company_id = ? AND folded = ? AND key <> ? LIMIT 1"
@@ -78,11 +81,11 @@ class FileIndex(BlobIndex):
     async def sweeping(self, hashes: Collection[str]) -> AsyncIterator[frozenset[str]]:
         """Give those hashes that are still named, and hold the writer's turn meanwhile."""
         database = await self._opened()
-        turn = await database.turn()
+        turn, alone = await database.turn(), sweep_lock(database.path.parent)
         try:
-            yield await in_thread(partial(self._named, turn.connection, frozenset(hashes)))
+            yield await in_thread(partial(self._named, turn.connection, frozenset(hashes), alone))
         finally:
-            await in_thread(turn.release)
+            await in_thread(partial(_end, turn, alone))
 
     # What follows runs in threads.
 
@@ -150,9 +153,12 @@ class FileIndex(BlobIndex):
         ).fetchone()
         return count, size
 
-    def _named(self, file: sqlite3.Connection, hashes: frozenset[str]) -> frozenset[str]:
+    def _named(self, file: sqlite3.Connection, hashes: frozenset[str], alone: FileLock) -> frozenset[str]:
         try:
             file.execute("BEGIN IMMEDIATE")
+            if not alone.try_acquire(shared=False):
+                # A backup that is under way may name what has been deleted since.
+                return hashes
             if file.execute(_WAITING).fetchone():
                 # A sealed batch may name what its tenant has overwritten since, and production still has to fetch it.
                 return hashes
@@ -166,6 +172,11 @@ class FileIndex(BlobIndex):
             return frozenset(held | named)
         except sqlite3.Error as error:
             raise translate(error, self.company_id) from error
+
+
+def _end(turn: Turn, alone: FileLock) -> None:
+    alone.release()
+    turn.release()
 
 
 def _is_there(file: sqlite3.Connection) -> bool:

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
+from localstore.blobs.backup import PutBack, back_up
+from localstore.blobs.backup import restore as put_back
 from localstore.cli.options import DataOption, JsonOption, QuietOption, TenantsOption
 from localstore.cli.output import printable, report, run
 from localstore.cli.store import TenantArgument, open_store
 from localstore.errors import ConfigurationError, LocalStoreError, StoreError
 from localstore.identifiers import check_tenant_id
-from localstore.sqlite.backup import FOLDER, Backup, back_up, backups, check_backup
-from localstore.sqlite.restore import Restored
-from localstore.sqlite.restore import restore as put_back
+from localstore.sqlite.backup import FOLDER, Backup, backups, check_backup
 from localstore.sqlite.threads import in_thread
+from localstore.tenant import BLOBS
+
+EXIT_MISSING: Final = 3
+"""Done, but the bytes of some blobs could not be had; the others were."""
+
+_LISTED: Final = 20
+"""How many of those are listed for people; JSON names all."""
 
 OutOption = Annotated[
     Path | None,
@@ -47,7 +54,7 @@ def backup(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Copy tenants' files while they are in use; each copy is checked and has a checksum beside it."""
+    """Copy tenants' files with their blobs while they are in use; each copy is checked and has a checksum beside it."""
 
     async def work() -> list[dict[str, Any]]:
         async with open_store(data) as store:
@@ -56,7 +63,7 @@ def backup(
             for name in tenant or await store.tenants():
                 try:
                     opened = await store.tenant(name, create=False).open()
-                    made = await back_up(opened.database, None if out is None else out / name)
+                    made = await back_up(opened.database, opened.folder / BLOBS, None if out is None else out / name)
                     entries.append(made.to_json())
                 except LocalStoreError as error:
                     entries.append({"tenant": name, "error": error.to_json()})
@@ -70,10 +77,14 @@ def backup(
             if "error" in entry:
                 typer.echo(f"error: {entry['tenant']}: {printable(str(entry['error']['message']))}", err=True)
                 typer.echo(f"Try: {printable(str(entry['error']['hint']))}", err=True)
-            elif not quiet:
-                print(printable(f"{entry['tenant']}: {entry['path']} ({entry['bytes']:,} bytes)"))
+                continue
+            if not quiet:
+                blobs = f", {entry['objects']:,} objects of blobs ({entry['object_bytes']:,} bytes)"
+                size = f"({entry['bytes']:,} bytes){blobs if entry['objects'] else ''}"
+                print(printable(f"{entry['tenant']}: {entry['path']} {size}"))
+            _say_missing(entry["tenant"], entry["missing"], "was not backed up")
 
-    code = 1 if failed else 0
+    code = 1 if failed else EXIT_MISSING if any(entry["missing"] for entry in entries) else 0
     report({"version": 1, "tenants": entries, "exit": code}, render, json)
     raise typer.Exit(code)
 
@@ -86,7 +97,7 @@ def restore(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Put a backup in the place of a tenant's file; what stands there is backed up first."""
+    """Put a backup in the place of a tenant's file, and its blobs' bytes; the file there is backed up first."""
 
     async def look() -> tuple[Path, Backup]:
         check_tenant_id(tenant)
@@ -94,20 +105,36 @@ def restore(
         folder = store.root / tenant
         return folder, await in_thread(lambda: check_backup(source or _newest(folder, tenant), tenant))
 
-    async def do(folder: Path, path: Path) -> Restored:
-        return await in_thread(lambda: put_back(folder, tenant, path))
+    async def do(folder: Path) -> PutBack:
+        return await put_back(folder, found, folder / BLOBS)
 
     folder, found = run(look(), json=json)
     run(_agree(tenant, found, yes=yes, json=json), json=json)
-    done = run(do(folder, found.path), json=json)
+    done = run(do(folder), json=json)
+    result = done.to_json()
 
     def render() -> None:
         if not quiet:
-            print(printable(f"{tenant} is as it was at {found.made_at}, in epoch {done.epoch}"))
-            if done.before is not None:
-                print(printable(f"what was there before: {done.before.path}"))
+            print(printable(f"{tenant} is as it was at {found.made_at}, in epoch {result['epoch']}"))
+            if done.objects:
+                print(f"objects of blobs that came back: {done.objects:,} ({done.bytes:,} bytes)")
+            if result["before"] is not None:
+                print(printable(f"what was there before: {result['before']}"))
+        _say_missing(tenant, result["missing"], "did not come back")
 
-    report({"version": 1, **done.to_json(), "exit": 0}, render, json)
+    code = EXIT_MISSING if done.missing else 0
+    report({"version": 1, **result, "exit": code}, render, json)
+    raise typer.Exit(code)
+
+
+def _say_missing(tenant: str, missing: list[dict[str, str]], what: str) -> None:
+    if not missing:
+        return
+    for lost in missing[:_LISTED]:
+        typer.echo(printable(f"{tenant}: {lost['key']} {what}: {lost['why']}"), err=True)
+    if len(missing) > _LISTED:
+        typer.echo(f"{tenant}: and {len(missing) - _LISTED:,} more, which --json names", err=True)
+    typer.echo(f"Try: localstore sync pull --blobs --tenant {tenant}, or put the blobs again", err=True)
 
 
 async def _agree(tenant: str, found: Backup, *, yes: bool, json: bool) -> None:

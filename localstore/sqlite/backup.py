@@ -7,7 +7,9 @@ import json
 import os
 import secrets
 import sqlite3
-from contextlib import closing
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,12 +31,19 @@ SCHEMA_BACKUPS_KEPT: Final = 3
 _VERSION: Final = 1
 _BLOCK: Final = 1024 * 1024
 
+_PARTIAL: Final = ".partial"
+_ABANDONED_SECONDS: Final = 86_400.0
+"""No backup goes on for a day: what is unfinished for so long was left by a process that was killed."""
+
 Reason = Literal["asked", "schema", "restore"]
+
+Keep = Callable[[Path], Awaitable[tuple[int, int]]]
+"""Keeps what a copy names beside it, and returns how many objects and bytes those are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """One backup: the copy, whose it is, and the BLAKE2b-256 of its bytes."""
+    """One backup: the copy, whose it is, the BLAKE2b-256 of its bytes, and how many blobs' objects lie beside it."""
 
     path: Path
     tenant: str
@@ -44,54 +53,90 @@ class Backup:
     reason: str
     bytes: int
     blake2b: str
+    objects: int = 0
+    object_bytes: int = 0
 
     def to_json(self) -> dict[str, object]:
         """Return the backup as plain values."""
         return {**asdict(self), "path": str(self.path)}
 
 
-async def back_up(database: Database, folder: Path | None = None, *, reason: Reason = "asked") -> Backup:
+async def back_up(
+    database: Database, folder: Path | None = None, *, reason: Reason = "asked", keep: Keep | None = None
+) -> Backup:
     """Copy the tenant's file as it is now into `folder` (its own `backups/`), while others go on reading and writing.
 
     The copy holds everything committed before the call, also what is still in the WAL (F11). It appears, whole and
-    checked, together with its sidecar or not at all.
+    checked, together with its sidecar and all that `keep` keeps of what it names, or not at all.
     """
     target = folder or database.path.parent / FOLDER
-    async with database.snapshot() as snapshot:
-        return await snapshot.run(lambda connection: write_backup(connection, database.identity, target, reason))
+    copy = _Copy(database.identity, target, reason)
+    try:
+        async with database.snapshot() as snapshot:
+            await snapshot.run(copy.write)
+        objects, size = (0, 0) if keep is None else await keep(copy.path)
+        return await in_thread(lambda: copy.place(objects, size))
+    finally:
+        await in_thread(copy.discard)
 
 
 def write_backup(source: sqlite3.Connection, identity: Identity, folder: Path, reason: Reason) -> Backup:
     """Copy what `source` sees into `folder`, and return the backup."""
-    make_folder(folder)
-    made_at = datetime.now(UTC)
-    stem = f"{made_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
-    partial = folder / f".{stem}.partial"
+    copy = _Copy(identity, folder, reason)
     try:
-        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE))
-        with closing(sqlite3.connect(partial, isolation_level=None)) as copy:
+        copy.write(source)
+        return copy.place()
+    finally:
+        copy.discard()
+
+
+class _Copy:
+    """A backup that is being made: nobody takes it for one before it is placed."""
+
+    def __init__(self, identity: Identity, folder: Path, reason: Reason) -> None:
+        self._identity = identity
+        self._folder = folder
+        self._reason: Reason = reason
+        self._made_at = datetime.now(UTC)
+        self._stem = f"{self._made_at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+        self._sum = ("", 0)
+        self.path = folder / f".{self._stem}{_PARTIAL}"
+
+    def write(self, source: sqlite3.Connection) -> None:
+        """Copy what `source` sees, check it and sync it."""
+        make_folder(self._folder)
+        _remove_leftovers(self._folder)
+        os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE))
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as copy:
             source.backup(copy)
             # One file that can be opened, moved and checked alone, without a WAL beside it.
             copy.execute("PRAGMA journal_mode = DELETE")
-            _check_integrity(copy, partial, identity.company_id)
-        digest, size = _digest(partial, sync=True)
-        path = folder / f"{stem}{SUFFIX}"
+            _check_integrity(copy, self.path, self._identity.company_id)
+        self._sum = _digest(self.path, sync=True)
+
+    def place(self, objects: int = 0, object_bytes: int = 0) -> Backup:
+        """Give the copy its name and its sidecar, which is the moment in which it becomes a backup."""
+        digest, size = self._sum
         backup = Backup(
-            path=path,
-            tenant=identity.company_id,
-            replica=identity.replica,
-            epoch=identity.epoch,
-            made_at=made_at.isoformat(timespec="seconds"),
-            reason=reason,
+            path=self._folder / f"{self._stem}{SUFFIX}",
+            tenant=self._identity.company_id,
+            replica=self._identity.replica,
+            epoch=self._identity.epoch,
+            made_at=self._made_at.isoformat(timespec="seconds"),
+            reason=self._reason,
             bytes=size,
             blake2b=digest,
+            objects=objects,
+            object_bytes=object_bytes,
         )
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    _write_sidecar(backup)
-    _sync_folder(folder)
-    return backup
+        self.path.rename(backup.path)
+        _write_sidecar(backup)
+        _sync_folder(self._folder)
+        return backup
+
+    def discard(self) -> None:
+        """Remove what was not placed."""
+        self.path.unlink(missing_ok=True)
 
 
 def backups(folder: Path) -> list[Backup]:
@@ -169,7 +214,7 @@ def _sidecar(path: Path) -> Path:
 
 def _write_sidecar(backup: Backup) -> None:
     path = _sidecar(backup.path)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}{_PARTIAL}")
     content = {"version": _VERSION, **backup.to_json(), "path": backup.path.name}
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -191,6 +236,8 @@ def _read_sidecar(path: Path) -> Backup:
             reason=str(content["reason"]),
             bytes=int(content["bytes"]),
             blake2b=str(content["blake2b"]),
+            objects=int(content.get("objects", 0)),
+            object_bytes=int(content.get("object_bytes", 0)),
         )
     except FileNotFoundError:
         raise StoreError(
@@ -201,6 +248,15 @@ def _read_sidecar(path: Path) -> Backup:
         raise StoreError(
             f"{_sidecar(path)} cannot be read: it was altered or cut off", hint="take another backup"
         ) from error
+
+
+def _remove_leftovers(folder: Path) -> None:
+    before = time.time() - _ABANDONED_SECONDS
+    for path in folder.glob(f".*{_PARTIAL}"):
+        # Another backup may be placing or removing its own at this very moment.
+        with suppress(FileNotFoundError):
+            if path.lstat().st_mtime < before:
+                path.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -56,5 +56,5 @@ def tighten_tenant(folder: Path) -> None:
     tighten(folder, FOLDER_MODE)
     for name in ("blobs", "cache", "outbox"):
         tighten(folder / name, FOLDER_MODE)
-    for name in ("store.db", "store.db-wal", "store.db-shm", "store.lock"):
+    for name in ("store.db", "store.db-wal", "store.db-shm", "store.lock", "sweep.lock"):
         tighten(folder / name, FILE_MODE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -176,3 +177,15 @@ async def test_only_backups_of_schema_changes_are_pruned(tenant: Tenant) -> None
     assert set(gone) < {backup.path for backup in made}
     assert asked in kept
     assert len(kept) == SCHEMA_BACKUPS_KEPT + 1
+
+
+async def test_what_a_killed_backup_left_is_removed_after_a_day(tenant: Tenant) -> None:
+    """An unfinished copy goes with the next backup once nobody can be writing it any more; a younger one stays."""
+    folder = (await back_up(tenant.database)).path.parent
+    old, young = folder / ".old.partial", folder / ".young.partial"
+    for path in (old, young):
+        path.write_bytes(b"half")
+    day_before = young.stat().st_mtime - 86_500
+    os.utime(old, (day_before, day_before))
+    await back_up(tenant.database)
+    assert [path.exists() for path in (old, young)] == [False, True]
