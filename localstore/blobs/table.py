@@ -11,7 +11,7 @@ TABLE: Final = "blobs"
 HASH: Final = "hash"
 """The column that names the object which holds a blob's bytes."""
 
-_SHAPE: Final = frozenset({"key", "size", HASH, "content_type", "folded"})
+_SHAPE: Final = frozenset({"company_id", "key", "size", HASH, "content_type", "folded"})
 
 
 def hash_place(table: Table) -> int | None:

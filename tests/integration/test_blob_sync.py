@@ -9,6 +9,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unicodedata import normalize
 
 import asyncpg
 import pytest
@@ -288,6 +289,21 @@ async def test_a_pull_brings_rows_at_once_and_bytes_when_they_are_read(world: Wo
     assert [row for row, _ in pulled.left_alone] == ["blobs/wrong.txt"]
     assert other.object(big.hash).stat().st_size == big.size
     assert (await other.blobs.get("big.bin")) == world.large()
+
+
+async def test_the_real_attachments_reach_another_box_bit_for_bit(world: World, helpdesk_data: Path) -> None:
+    """All files of real tickets go up with one push and come down with one pull, by their names as they are."""
+    folder = helpdesk_data.parent / "attachments"
+    files = {normalize("NFC", str(path.relative_to(folder))): path for path in folder.rglob("*") if path.is_file()}
+    box = await world.box()
+    for key, path in files.items():
+        await box.blobs.put(key, path)
+    contents = {key: path.read_bytes() for key, path in files.items()}
+    assert (await box.push()).blobs["uploaded"] == len({*contents.values()})
+    other = await world.box("other")
+    other.only(await other.engine.pull([box.company], blobs=True))
+    world.proxy.rule = lambda _: Fate.CUT
+    assert {key: await other.blobs.get(key) for key in contents} == contents
 
 
 async def test_no_push_reaches_another_tenants_objects(world: World) -> None:
