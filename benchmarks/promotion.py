@@ -23,6 +23,7 @@ from sqlmodel import Field
 from localstore import LocalStore, TenantModel
 from localstore.postgres.embedded import embedded_server
 from sync import SyncEngine, ledger, pipeline
+from sync.blobs.tally import Tally
 from sync.outcome import Options
 from sync.steps.seal import seal
 
@@ -78,7 +79,7 @@ async def one_push(engine: SyncEngine, store: LocalStore, label: str, times: dic
     await seal(database, "public")
     steps["seal"] = perf_counter() - began
     began = perf_counter()
-    await link.run(lambda connection: pipeline.send(connection, database, "public"))
+    await link.run(lambda connection: pipeline.send(connection, database, "public", place=None, tally=Tally()))
     steps["stage"] = perf_counter() - began
     began = perf_counter()
     await link.run(lambda connection: pipeline.promote_staged(connection, COMPANY, "public", Options()))
