@@ -36,7 +36,12 @@ OutOption = Annotated[
 ]
 BackupOption = Annotated[
     Path | None,
-    typer.Option("--from", metavar="FILE", help="The backup; else the tenant's newest.", show_default=False),
+    typer.Option(
+        "--from",
+        metavar="FILE",
+        help="The backup; else the tenant's newest but for those that a restore made.",
+        show_default=False,
+    ),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
 
@@ -151,7 +156,8 @@ async def _agree(tenant: str, found: Backup, *, yes: bool, json: bool) -> None:
 
 
 def _newest(folder: Path, tenant: str) -> Path:
-    found = backups(folder / FOLDER)
+    # What a restore replaced is kept to be named, not to be taken by the next one: run again, it would undo itself.
+    found = [backup for backup in backups(folder / FOLDER) if backup.reason != "restore"]
     if not found:
         raise StoreError(
             f"tenant {tenant} has no backup in {folder / FOLDER}", hint="name one with --from FILE", tenant=tenant

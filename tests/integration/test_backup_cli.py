@@ -36,6 +36,8 @@ async def test_a_backup_and_back(tmp_path: Path) -> None:
     done = command("restore", "acme", "--yes", "--data", root, "--json")
     assert (done.code, done.json["epoch"]) == (0, 2), done.all
     assert await tickets(root) == ["1"]
+    assert command("restore", "acme", "--yes", "--data", root).code == 0
+    assert await tickets(root) == ["1"], "a restore took the copy that the one before it had made"
     again = command("restore", "acme", "--yes", "--from", done.json["before"], "--data", root)
     assert again.code == 0, again.all
     assert await tickets(root) == ["1", "2"]
