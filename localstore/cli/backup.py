@@ -39,7 +39,7 @@ BackupOption = Annotated[
     typer.Option(
         "--from",
         metavar="FILE",
-        help="The backup; else the tenant's newest but for those that a restore made.",
+        help="The backup; else the newest that no restore made.",
         show_default=False,
     ),
 ]
