@@ -96,7 +96,7 @@ async def main(rows: int) -> None:
             await tenant.put(Ticket(platform="jira", ticket_id="first"))
             await tenant.database.write(lambda connection: connection.execute(SQLITE, {"rows": rows}).rowcount)
             await measure("file", TicketRepository(tenant), rows)
-        async with embedded_server(Path(folder) / "postgres") as server:
+        async with embedded_server(Path(folder) / "postgres", erase=True) as server:
             await in_postgres(server, rows)
 
 

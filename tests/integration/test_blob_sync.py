@@ -19,6 +19,7 @@ from blake3 import blake3
 from localstore import BlobDamaged, LocalStore, Settings
 from localstore.blobs import s3
 from localstore.blobs.fetch import is_intact
+from localstore.postgres.embedded import EmbeddedServer
 from localstore.schema.sqlite import table_from_sqlite
 from localstore.sqlite.capture import install
 from sync import SyncEngine
@@ -425,12 +426,15 @@ async def test_the_command_tells_what_it_uploads_downloads_and_sweeps(world: Wor
 async def test_an_embedded_production_keeps_objects_in_a_folder_beside_it(tmp_path: Path) -> None:
     """Without a bucket, `--to embedded` takes blobs whole: nothing waits, and the store is all that there is."""
     settings = Settings.from_environment(s3_bucket_name=None)
-    async with LocalStore(tmp_path / "data", models=(), settings=settings) as store:
-        info = await store.tenant("acme").blobs.put("note.txt", b"written on a train")
-        async with SyncEngine(store, to="embedded") as engine:
-            result = await engine.push(promote=True)
-            assert (result.exit_code, result.tenants[0].blobs["uploaded"]) == (0, 1)
-            path = store.root / "acme" / "blobs" / "objects" / info.hash[:2] / info.hash
-            path.unlink()
-            assert (await engine.pull(blobs=True)).tenants[0].blobs["downloaded"] == 1
-            assert path.read_bytes() == b"written on a train"
+    try:
+        async with LocalStore(tmp_path / "data", models=(), settings=settings) as store:
+            info = await store.tenant("acme").blobs.put("note.txt", b"written on a train")
+            async with SyncEngine(store, to="embedded") as engine:
+                result = await engine.push(promote=True)
+                assert (result.exit_code, result.tenants[0].blobs["uploaded"]) == (0, 1)
+                path = store.root / "acme" / "blobs" / "objects" / info.hash[:2] / info.hash
+                path.unlink()
+                assert (await engine.pull(blobs=True)).tenants[0].blobs["downloaded"] == 1
+                assert path.read_bytes() == b"written on a train"
+    finally:
+        await EmbeddedServer(tmp_path / "data").erase()
