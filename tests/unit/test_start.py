@@ -11,6 +11,7 @@ import pytest
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from localstore import LocalStore
 from localstore.cli import BUILT_IN, build
 
 HEAVY = {
@@ -28,16 +29,18 @@ HEAVY = {
 NEEDED = {
     "--version": set[str](),
     "init": set[str](),
-    "tenants create acme": set[str](),
+    "tenants create zeta": set[str](),
     "tenants show acme": set[str](),
     "sync status --to postgresql://localhost/nowhere": {"asyncpg"},
 }
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return where the commands, which build upon each other, have their store."""
-    return tmp_path_factory.mktemp("start") / "data"
+@pytest.fixture
+async def data(tmp_path: Path) -> Path:
+    """Return the folder of a store with one tenant."""
+    async with LocalStore(tmp_path / "data", models=()) as store:
+        await store.create_tenant("acme")
+    return tmp_path / "data"
 
 
 @pytest.mark.parametrize("arguments", NEEDED)
