@@ -65,7 +65,7 @@ class Block:
             known: dict[tuple[str, object], int] = {}
             codes = np.full(len(self.items), -1, np.int32)
             for place, text in enumerate(self.metadata):
-                value = scalar(_parsed(text).get(key))
+                value = scalar(parsed(text).get(key))
                 if value is not None:
                     codes[place] = known.setdefault(value, len(known))
             found = self.codes[key] = codes, known
@@ -133,7 +133,7 @@ def _nearest(block: Block, query: Query) -> list[tuple[float, bytes, Match]]:
     found = []
     for place, distance in zip(places.tolist(), distances.tolist(), strict=True):
         item = block.items[place]
-        metadata = _parsed(block.metadata[place])
+        metadata = parsed(block.metadata[place])
         found.append((distance, item.encode(), Match(item, sign * distance + 0.0, block.hashes[place], metadata)))
     return found
 
@@ -164,7 +164,7 @@ def _exact(rows: Floats, lengths: NDArray[np.float64], query: Query) -> NDArray[
     return distances
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def parsed(text: str) -> dict[str, Any]:
     """Return metadata; another tool may have written something else there, which no filter finds."""
     try:
         value = orjson.loads(text)

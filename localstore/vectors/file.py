@@ -62,7 +62,7 @@ class Vectors(VectorsInterface):
                 return []
             if known != query.dimension:
                 raise other_dimension(query.model, known, query.dimension)
-            return search(matrices().blocks(database, connection, query.model, query.dimension), query)
+            return search(matrices().blocks(database, connection, query), query)
 
         return await database.read(work)
 

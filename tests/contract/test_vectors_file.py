@@ -47,9 +47,7 @@ asyncio.run(main())
 
 async def answer(tenant: Tenant, kept: Matrices, query: Query) -> list[Match]:
     """Return what a search answers that keeps its vectors there."""
-    return await tenant.database.read(
-        lambda file: search(kept.blocks(tenant.database, file, query.model, query.dimension), query)
-    )
+    return await tenant.database.read(lambda file: search(kept.blocks(tenant.database, file, query), query))
 
 
 async def test_the_table_is_made_with_the_first_vector_and_captured_from_then_on(tmp_path: Path) -> None:
