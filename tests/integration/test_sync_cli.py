@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,15 @@ def test_tables_fit_80_columns_in_a_pipe(data: Path, production: str) -> None:
         assert "\n\n" not in page.out
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let processes heed SIGINT, as at a terminal: what a shell starts in the background inherits its being ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 async def test_an_interrupted_push_exits_130_and_a_rerun_completes(tmp_path: Path, production: str) -> None:
     """SIGINT amid a push ends it without a traceback; the same command again brings every row once."""
     data = tmp_path / "data"
