@@ -50,9 +50,11 @@ class Options:
     """How to promote.
 
     `allow_deletes` is a number of rows a table and batch (None: the greater of 1,000 and a fifth). `abort` gives the
-    batch up rather than hold a row. `digest` locks and fingerprints what is touched.
+    batch up rather than hold a row. `digest` locks and fingerprints what is touched. `trial` leaves alone what a
+    ROLLBACK would not bring back.
     """
 
     allow_deletes: int | None = None
     abort: bool = False
     digest: bool = False
+    trial: bool = False

@@ -149,7 +149,7 @@ async def try_staged(connection: asyncpg.Connection, company: str, target: str, 
         async with promotion(connection, company):
             entries = await ledger.staged(connection, company, target)
             # A plan gives nothing up: it shows what would be held.
-            shown = replace(options, abort=False)
+            shown = replace(options, abort=False, trial=True)
             outcomes = [await promote(connection, entry, known, shown) for entry in entries]
             raise _Undone
     except _Undone:

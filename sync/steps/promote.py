@@ -24,6 +24,7 @@ from sync.merge import ADDED_CHUNK, MINE, delete_all
 from sync.outcome import COUNTED, WRITTEN, Options, Outcome, TableCounts
 from sync.parts import Parts, parts_of
 from sync.production import Registered
+from sync.sequences import advance
 from sync.staging import analyze
 from sync.steps.culprits import Search, refuses_rows
 from sync.touched import before_images, digest_of
@@ -97,6 +98,8 @@ class Promotion:
         before = await before_images(self._connection, self._parts) if self._options.digest else ""
         await self._settle_snapshots()
         await self._merge_until_settled()
+        filled = [name for name, counts in self._outcome.tables.items() if counts.inserted]
+        await advance(self._connection, self._parts, filled, trial=self._options.trial)
         await self._hold()
         await self._count()
         if self._options.digest:
