@@ -108,6 +108,12 @@ class ForeignFile(StoreError):
     code = "foreign_file"
 
 
+class MissingTable(StoreError):
+    """Raised when another tool dropped or renamed a tracked table, so that its rows are unknown."""
+
+    code = "missing_table"
+
+
 class WrongTenant(StoreError):
     """Raised when a row names another company than the tenant it is written to."""
 

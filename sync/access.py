@@ -16,6 +16,7 @@ from localstore.config import Settings
 from localstore.errors import ConfigurationError, LocalStoreError
 from localstore.postgres.embedded import FOLDER, embedded_server
 from localstore.postgres.server import Server
+from localstore.sqlite.layout import require_tables
 from sync import ledger, pipeline
 from sync.config import TARGET_DEFAULT, SyncSettings
 from sync.link import Idle, Link
@@ -83,6 +84,7 @@ class Access:
                 "this needs the tenants' files, and no store was given", hint="name the store with --data DIR"
             )
         async with self._store.tenant(tenant, create=False) as opened:
+            await opened.database.read(require_tables)
             yield opened.database
 
     async def link(self, target: str | None = None) -> Link:

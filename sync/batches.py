@@ -15,7 +15,7 @@ from uuid import UUID
 import orjson
 
 from localstore.sqlite import marks
-from sync.bundle import KEPT_FOLDER, Sealed
+from sync.bundle import KEPT_FOLDER, SNAPSHOT, Sealed
 
 KEPT_DAYS = 30
 """How long an acknowledged bundle can be sent again, should production be restored from a backup."""
@@ -32,6 +32,11 @@ class LocalBatch:
     marks_to: int
     state: str
     counts: dict[str, dict[str, int]]
+
+    @property
+    def snapshots(self) -> frozenset[str]:
+        """Return the tables that the batch carries whole."""
+        return frozenset(name for name, by_op in self.counts.items() if SNAPSHOT in by_op)
 
 
 _COLUMNS = "batch, seq, parent, hash, marks_to, state, counts"
@@ -129,16 +134,17 @@ def withdraw(connection: sqlite3.Connection, batch: UUID) -> list[UUID]:
     What they carried is carried by the next seal: their marks remain, and snapshots and releases fall due again.
     """
     rows = connection.execute(
-        "SELECT batch, counts FROM localstore_batches WHERE state = 'sealed' AND seq >= "
+        f"SELECT {_COLUMNS} FROM localstore_batches WHERE state = 'sealed' AND seq >= "
         "(SELECT seq FROM localstore_batches WHERE batch = ?)",
         (str(batch),),
     ).fetchall()
-    for given_up, counts in rows:
-        snapshots = [(name,) for name, by_op in orjson.loads(counts).items() if "s" in by_op]
-        connection.executemany("UPDATE localstore_tables SET snapshot_due = 1 WHERE name = ?", snapshots)
-        connection.execute("UPDATE localstore_releases SET batch = NULL WHERE batch = ?", (given_up,))
-        connection.execute("UPDATE localstore_batches SET state = 'withdrawn' WHERE batch = ?", (given_up,))
-    return [UUID(row[0]) for row in rows]
+    given_up = [_read(row) for row in rows]
+    for one in given_up:
+        due = [(name,) for name in one.snapshots]
+        connection.executemany("UPDATE localstore_tables SET snapshot_due = 1 WHERE name = ?", due)
+        connection.execute("UPDATE localstore_releases SET batch = NULL WHERE batch = ?", (str(one.batch),))
+        connection.execute("UPDATE localstore_batches SET state = 'withdrawn' WHERE batch = ?", (str(one.batch),))
+    return [one.batch for one in given_up]
 
 
 def bundle_path(tenant: Path, batch: UUID) -> Path:

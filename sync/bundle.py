@@ -31,6 +31,8 @@ CHUNK_BYTES_MAX = 4 << 20
 """A chunk is what one transaction stages: large enough to amortise a commit, small enough to resend after a cut."""
 CHUNK_ROWS_MAX = 20_000
 READ_BYTES = 1 << 20
+SNAPSHOT = "s"
+"""The operation of rows that come with all others of their table, so that it tells of those that are absent, too."""
 KEPT_FOLDER = "kept"
 """Where acknowledged bundles lie, beside the open ones."""
 
@@ -122,10 +124,13 @@ class BundleWriter:
         self._write(MAGIC)
         self._write_frame({"type": "head", **head.to_json()}, b"")
 
-    def add(self, table: Table, changes: Iterable[Change]) -> None:
-        """Append the changes of one table, in chunks bounded by bytes and rows."""
+    def add(self, table: Table, changes: Iterable[Change], *, snapshot: bool = False) -> None:
+        """Append the changes of one table, in chunks bounded by bytes and rows.
+
+        A `snapshot` is news even where the table has no row.
+        """
         encoder = RowEncoder(table, self._head.company_id, self._head.batch)
-        counts: dict[str, int] = {}
+        counts: dict[str, int] = {SNAPSHOT: 0} if snapshot else {}
         rows: list[bytes] = []
         size = 0
         for change in changes:
@@ -147,7 +152,7 @@ class BundleWriter:
                 into[op] = into.get(op, 0) + count
 
     def finish(self) -> Sealed | None:
-        """Make the bundle durable under its name; None, and no file, if it holds no row."""
+        """Make the bundle durable under its name; None, and no file, if it says nothing."""
         if not self._counts:
             self.discard()
             return None

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any, Final, Literal, TypeAlias
 
 from localstore.codec import Text, Value
-from localstore.errors import StoreError
+from localstore.errors import MissingTable
 from localstore.postgres.quoting import quote_identifier
 from localstore.schema.sqlite import Shape, read_shape
 from localstore.schema.tables import Table
@@ -191,7 +191,7 @@ class _Queries:
     def __init__(self, connection: sqlite3.Connection, table: Table) -> None:
         shape = read_shape(connection, table.name)
         if shape is None:
-            raise StoreError(f"The file has no table {table.name}.", hint="localstore doctor")
+            raise MissingTable(f"the file has no table {table.name}", hint="localstore schema apply --models MODULE")
         self.table = table
         self.name = f"main.{quote_identifier(table.name)}"
         sent = [column.name for column in table.sent]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import asyncpg
@@ -68,6 +68,18 @@ class Cursor:
             kept["tables"],
             {name: tuple(tuple(key) for key in keys) for name, keys in kept["again"].items()},
         )
+
+
+def forget(connection: sqlite3.Connection, tables: Collection[str]) -> None:
+    """Let the next pull compare these tables whole."""
+    text = read(connection)
+    if text is None:
+        return
+    cursor = Cursor.from_text(text)
+    kept = {name: shape for name, shape in cursor.tables.items() if name not in tables}
+    if len(kept) < len(cursor.tables):
+        changed = replace(cursor, tables=kept).to_text()
+        connection.execute("UPDATE localstore_state SET value = ? WHERE name = ?", (changed, CURSOR))
 
 
 async def here(connection: asyncpg.Connection, target: str) -> Cursor:

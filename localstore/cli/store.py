@@ -12,6 +12,7 @@ from localstore.cli.options import DataOption, JsonOption, QuietOption
 from localstore.cli.output import report, run
 from localstore.config import Settings
 from localstore.postgres.quoting import quote_identifier
+from localstore.sqlite.layout import require_tables
 from localstore.sqlite.marks import pending
 from localstore.store import LocalStore
 from localstore.tenant import Tenant
@@ -132,6 +133,7 @@ async def _describe(tenant: Tenant) -> dict[str, Any]:
     database = tenant.database
 
     def count(connection: sqlite3.Connection) -> dict[str, Any]:
+        require_tables(connection)
         (acknowledged,) = connection.execute(
             "SELECT coalesce(max(marks_to), 0) FROM localstore_batches WHERE state = 'acknowledged'"
         ).fetchone()

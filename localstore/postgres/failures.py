@@ -30,6 +30,9 @@ RETRYABLE_STATES = frozenset(
 )
 RETRYABLE_CLASSES = frozenset({"08", "53"})  # connection exceptions, insufficient resources
 
+_IN_THE_WAY = frozenset({"40001", "40P01", "55P03"})
+_AGAIN = "run the same command again; if it fails the same way, the server's own log has the details"
+
 _LOST = re.compile(r"\bclosed\b|connection lost|released back to the pool", re.IGNORECASE)
 _MESSAGE_CHARS_MAX = 300
 
@@ -84,7 +87,7 @@ def translate(error: BaseException, server: Server) -> LocalStoreError:
         return PostgresUnavailable(f"{where} did not answer in time", hint=_hint_reach(where))
     if isinstance(error, OSError | EOFError | asyncpg.InterfaceError):
         return PostgresUnavailable(f"{where} cannot be reached: {_reason(error)}", hint=_hint_reach(where))
-    return PostgresError(f"{where}: {type(error).__name__}: {_first_line(error)}", hint="localstore doctor")
+    return PostgresError(f"{where}: {type(error).__name__}: {_first_line(error)}", hint=_AGAIN)
 
 
 def _of_postgres(state: str, message: str, where: str) -> LocalStoreError:
@@ -107,7 +110,12 @@ def _of_postgres(state: str, message: str, where: str) -> LocalStoreError:
         )
     if state == "57014":
         return PostgresUnavailable(f"{where} gave up: {message}", hint="run the same command with a longer --timeout")
-    return PostgresError(f"{where}: {message} ({state})", hint="localstore doctor")
+    if state in _IN_THE_WAY:
+        return PostgresError(
+            f"{where}: another transaction was in the way for too long, and ours was undone: {message}",
+            hint="run the same command again when that transaction has ended; pg_stat_activity shows it",
+        )
+    return PostgresError(f"{where}: {message} ({state})", hint=_AGAIN)
 
 
 def _of_tls(error: BaseException, where: str) -> LocalStoreError:

@@ -65,6 +65,6 @@ def read(connection: sqlite3.Connection, path: Path, company_id: str) -> Identit
 def _foreign(path: Path, what: str, tenant: str) -> ForeignFile:
     return ForeignFile(
         f"{path} {what}",
-        hint="put the tenant's own file back, or adopt this one with `localstore import sqlite`",
+        hint="put the tenant's own file back",
         tenant=tenant,
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
+from localstore.errors import MissingTable
 from localstore.schema.tables import Table
 
 
@@ -52,6 +53,21 @@ def read_catalogue(connection: sqlite3.Connection) -> list[CatalogueEntry]:
         CatalogueEntry(number, Table.from_json(json.loads(definition)), _text(fingerprint), bool(snapshot_due))
         for number, definition, fingerprint, snapshot_due in rows
     ]
+
+
+def require_tables(connection: sqlite3.Connection) -> None:
+    """Raise MissingTable if a tracked table is gone: that its rows are to be deleted is not for us to conclude."""
+    gone = connection.execute(
+        "SELECT group_concat(name, ', ') FROM localstore_tables t WHERE NOT EXISTS "
+        "(SELECT 1 FROM main.sqlite_schema s WHERE s.type = 'table' AND s.name = t.name COLLATE NOCASE)"
+    ).fetchone()[0]
+    if gone is not None:
+        raise MissingTable(
+            f"another tool dropped or renamed what the file keeps track of: table {_text(gone)}; nothing was sent, and "
+            "its rows in production stand",
+            hint="make it again with `localstore schema apply --models MODULE`; a push and then a pull bring its rows "
+            "back. Or give it its name back, or `localstore restore TENANT`",
+        )
 
 
 def _text(value: str | bytes) -> str:

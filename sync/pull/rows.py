@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from localstore.codec import Bindable, Text, Value
-from localstore.errors import StoreError
+from localstore.errors import MissingTable
 from localstore.postgres.quoting import quote_identifier
 from localstore.schema.sqlite import read_shape
 from localstore.sqlite.layout import CatalogueEntry
@@ -51,7 +51,9 @@ class LocalTable:
     def __init__(self, connection: sqlite3.Connection, entry: CatalogueEntry, company: str) -> None:
         shape = read_shape(connection, entry.table.name)
         if shape is None:
-            raise StoreError(f"The file has no table {entry.table.name}.", hint="localstore doctor")
+            raise MissingTable(
+                f"the file has no table {entry.table.name}", hint="localstore schema apply --models MODULE"
+            )
         self.entry = entry
         self.table = entry.table
         self.keys = Keys(self.table, company)

@@ -18,8 +18,6 @@ from sync.pull.incoming import Incoming
 from sync.pull.rows import LocalTable
 from sync.pull.three_way import Pending
 
-SNAPSHOT = "s"
-
 
 class Behind(Exception):
     """Raised when the file knows more than the state of production that was read; it is to be read again."""
@@ -50,7 +48,7 @@ def standing(chain: Sequence[LocalBatch], seen: Seen, newest: int, *, rebase: bo
             promoted_to = max(promoted_to, batch.marks_to)
         else:
             opened.append(batch)
-    whole = {name for batch in opened for name, counts in batch.counts.items() if SNAPSHOT in counts}
+    whole = {name for batch in opened for name in batch.snapshots}
     return Standing(promoted_to, max(newest, promoted_to), tuple(opened), frozenset(whole))
 
 

@@ -7,6 +7,7 @@ ledger has in effect. Safe to run any number of times.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -15,8 +16,11 @@ from uuid import UUID
 
 import asyncpg
 
+from localstore.sqlite.capture import unmarkable
 from localstore.sqlite.database import Database
+from localstore.sqlite.layout import read_catalogue
 from sync import batches, ledger
+from sync import cursor as cursors
 from sync.batches import LocalBatch
 from sync.errors import ForkError, StaleFile, forked
 from sync.mirror import HeldCopy, read_held, write_held
@@ -48,17 +52,15 @@ async def acknowledge(connection: asyncpg.Connection, database: Database) -> Con
     if given_up is not None:
         await database.write(lambda write: batches.withdraw(write, given_up))
         local = await database.read(lambda file: batches.live(file, chains.since))
-    done = tuple(
-        batch.batch for batch in local if batch.state == "sealed" and states.get(batch.batch) in ledger.IN_EFFECT
-    )
+    done = [batch for batch in local if batch.state == "sealed" and states.get(batch.batch) in ledger.IN_EFFECT]
     held = await read_held(connection, database)
     if done or held is not None:
         await database.write(lambda write: _take_over(write, done, held))
         for batch in done:
-            keep(database.path.parent, batch)
+            keep(database.path.parent, batch.batch)
     # One that is staging was cut off, or another process is at it, which staging it again waits for.
     unstaged = tuple(batch for batch in local if states.get(batch.batch, ledger.STAGING) == ledger.STAGING)
-    return Contact(unstaged, done)
+    return Contact(unstaged, tuple(batch.batch for batch in done))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +91,19 @@ async def _chains(connection: asyncpg.Connection, database: Database, replica: U
     return _Chains(local, remote, since)
 
 
-def _take_over(connection: sqlite3.Connection, done: tuple[UUID, ...], held: HeldCopy | None) -> None:
-    """Trim what production has and note what it holds, at once: a change is never without both its mark and that."""
+def _take_over(connection: sqlite3.Connection, done: Sequence[LocalBatch], held: HeldCopy | None) -> None:
+    """Trim what production has and note what it holds, at once: a change is never without both its mark and that.
+
+    Of a table that came whole, production may have kept rows that were absent: the next pull brings them back. But
+    where every seal carries it whole, what is absent may as well be a delete that nobody has allowed yet.
+    """
+    carried: set[str] = set()
     for batch in done:
-        batches.acknowledge(connection, batch)
+        batches.acknowledge(connection, batch.batch)
+        carried |= batch.snapshots
+    if carried:
+        marked = [entry.table for entry in read_catalogue(connection) if entry.table.name in carried]
+        cursors.forget(connection, {table.name for table in marked if unmarkable(connection, table) is None})
     if held is not None:
         write_held(connection, held)
 

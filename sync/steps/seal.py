@@ -94,7 +94,11 @@ def _write(connection: sqlite3.Connection, database: Database, outbox: Path) -> 
                 sealing = snapshot_rows(connection, entry)
             else:
                 sealing = changes(connection, entry, after, up_to)
-            writer.add(table, (change for change in sealing if change.key not in whole) if whole else sealing)
+            writer.add(
+                table,
+                (change for change in sealing if change.key not in whole) if whole else sealing,
+                snapshot=entry.snapshot_due,
+            )
             writer.add(table, decided)
         sealed = writer.finish()
     except BaseException:

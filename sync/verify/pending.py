@@ -17,8 +17,6 @@ from sync.changes import changes
 from sync.verify.frames import Frames
 from sync.verify.order import Place
 
-SNAPSHOT = "s"
-
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -48,7 +46,7 @@ async def standing(connection: asyncpg.Connection, snapshot: Snapshot) -> Standi
             promoted_to = max(promoted_to, batch.marks_to)
             ahead = not in_effect
         else:
-            whole |= {name for name, counts in batch.counts.items() if SNAPSHOT in counts}
+            whole |= batch.snapshots
     return Standing(catalogue, promoted_to, frozenset(whole), ahead)
 
 

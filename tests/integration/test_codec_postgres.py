@@ -468,7 +468,7 @@ def test_V45_what_COPY_treats_specially_arrives(column: Column) -> None:
     assert column.texts(Kind.TEXT) == strings
 
 
-def test_V14_a_float_is_written_in_production_s_notation(column: Column) -> None:
+def test_V14_V21_a_float_is_written_in_production_s_notation(column: Column) -> None:
     """Infinities and every order of magnitude arrive, and production writes them the way the codec does."""
     floats = [float(f"{digits}e{power}") for digits in ("1", "-1.5", "1234") for power in range(-20, 15)]
     floats += [0.0, -0.0, 5e-324, 1.7976931348623157e308, 2.0**53, 123456789012345.6, float("inf"), float("-inf")]

@@ -212,7 +212,7 @@ async def test_V1_F27_a_bad_value_is_held_with_its_children_and_blocks_nothing(
     assert await app.fetchval("SELECT description FROM tickets WHERE ticket_id = '2'") == "ab"
 
 
-async def test_a_staged_batch_can_be_planned_promoted_elsewhere_and_found_stale(
+async def test_F22_a_staged_batch_can_be_planned_promoted_elsewhere_and_found_stale(
     store: LocalStore, engine: SyncEngine, app: asyncpg.Connection, production: str, tmp_path: Path
 ) -> None:
     """A plan changes nothing, is promoted by a machine without the file, and refuses once production moved."""

@@ -284,7 +284,7 @@ async def test_readers_cannot_write(tenant: Tenant) -> None:
     assert await names(tenant.database) == []
 
 
-async def test_every_connection_has_its_pragmas(tenant: Tenant) -> None:
+async def test_F8_every_connection_has_its_pragmas(tenant: Tenant) -> None:
     """Durability, foreign keys, complete triggers and no trust in the schema, on both sides."""
 
     def pragmas(connection: sqlite3.Connection) -> dict[str, Any]:

@@ -301,7 +301,7 @@ async def test_V9_an_integer_beyond_64_bits_is_an_invalid_row(tenant: Tenant) ->
         await tenant.put(Memo(text="x", count=2**63))
 
 
-async def test_V17_decimals_are_exact_on_both_paths(tenant: Tenant) -> None:
+async def test_V17_V19_decimals_are_exact_on_both_paths(tenant: Tenant) -> None:
     """Money is text in the file, whichever path wrote it."""
     amount = Decimal("123456789012345678.99")
     memo = await tenant.put(Memo(text="x", price=amount))
