@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from localstore import LocalStore
+from localstore.storage.tables import MODELS
 from sync import SyncEngine
 from tests.faults.wire import Fate, Message, Wire, promoting_commit, wire_to
 from tests.faults.world import COMPANY, World, note, ticket
@@ -85,7 +86,7 @@ async def test_P9_no_write_of_an_application_is_lost_under_promotions(shared: Wo
     ]
     working = [asyncio.create_task(application.work()) for application in applications]
     try:
-        async with LocalStore(shared.data) as store, SyncEngine(store, to=shared.url) as engine:
+        async with LocalStore(shared.data, MODELS) as store, SyncEngine(store, to=shared.url) as engine:
             tenant = store.tenant(COMPANY)
             for number in range(ROUNDS):
                 keys = chance.sample(range(TICKETS), 8)

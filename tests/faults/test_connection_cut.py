@@ -14,6 +14,7 @@ from localstore import LocalStore
 from localstore.errors import PostgresUnavailable
 from localstore.postgres.connect import connection_to
 from localstore.postgres.server import Server
+from localstore.storage.tables import MODELS
 from sync import SyncEngine, pulse
 from sync.config import SyncSettings
 from sync.link import Link
@@ -137,7 +138,7 @@ async def test_P4_P7_a_trigger_that_raises_at_commit_holds_its_row_only(busy_wor
     result = await busy_world.push()
     assert result.exit_code == 3, result.to_json()
     assert result.totals["quarantined"] == 1
-    async with LocalStore(busy_world.data) as store, SyncEngine(store, to=busy_world.url) as engine:
+    async with LocalStore(busy_world.data, MODELS) as store, SyncEngine(store, to=busy_world.url) as engine:
         (item,) = await engine.quarantine.list()
         assert (item.address, item.reason) == ("tickets/jira/bad", "constraint")
         await busy_world.execute("DROP TRIGGER refuse ON tickets")
@@ -161,7 +162,7 @@ async def test_F24_a_connection_that_stalls_without_closing_is_given_up(
     settings = SyncSettings(timeout=1.0)
     async with (
         asyncio.timeout(HANGS_SECONDS),
-        LocalStore(busy_world.data) as store,
+        LocalStore(busy_world.data, MODELS) as store,
         SyncEngine(store, to=wire.url, settings=settings) as engine,
     ):
         error = await _failure(engine)

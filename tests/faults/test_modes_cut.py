@@ -9,6 +9,7 @@ import pytest
 
 from localstore import LocalStore
 from localstore.errors import PostgresUnavailable
+from localstore.storage.tables import MODELS
 from sync import SyncEngine
 from sync.errors import ModeInDoubt, NotReady
 from tests.faults.wire import Fate, Message, Rule, Test, Wire, once, wire_to
@@ -46,7 +47,7 @@ async def wire(world: World) -> AsyncIterator[Wire]:
     """Return a wire to the production of a tenant in mode hybrid."""
     await world.put(*(ticket(number) for number in range(5)))
     assert (await world.push()).exit_code == 0
-    async with LocalStore(world.data) as store, SyncEngine(store, to=world.url) as engine:
+    async with LocalStore(world.data, MODELS) as store, SyncEngine(store, to=world.url) as engine:
         await engine.modes.advance(COMPANY)
     async with wire_to(world.url) as laid:
         yield laid
@@ -55,7 +56,7 @@ async def wire(world: World) -> AsyncIterator[Wire]:
 @asynccontextmanager
 async def engine_on(world: World, url: str) -> AsyncIterator[SyncEngine]:
     """Open the store and an engine."""
-    async with LocalStore(world.data) as store, SyncEngine(store, to=url) as engine:
+    async with LocalStore(world.data, MODELS) as store, SyncEngine(store, to=url) as engine:
         yield engine
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from localstore import LocalStore
+from localstore.storage.tables import MODELS
 from sync import SyncEngine
 from tests.faults.following import Follower
 from tests.faults.killing import Command
@@ -96,7 +97,7 @@ class Moving:
     async def check(self, *confirmed: dict[str, str]) -> None:
         """Claim that both sides are equal, and hold each ticket once as it was confirmed last."""
         await self.world.check_rows()
-        async with LocalStore(self.world.data) as store, SyncEngine(store, to=self.world.url) as engine:
+        async with LocalStore(self.world.data, MODELS) as store, SyncEngine(store, to=self.world.url) as engine:
             (verified,) = await engine.verify()
             assert verified.equal, verified.to_json()
         titles = dict(await self.world.fetch("SELECT ticket_id, title FROM tickets WHERE ticket_id LIKE '%-%'"))
@@ -128,7 +129,7 @@ async def test_F1_changes_that_die_at_moments_nobody_chose(moving: Moving) -> No
         assert moved.wait() in (0, 6, -signal.SIGKILL), moved.printed
     moving.run("advance", "postgresql")
     confirmed = [follower.stop() for follower in followers]
-    async with LocalStore(world.data) as store, SyncEngine(store, to=world.url) as engine:
+    async with LocalStore(world.data, MODELS) as store, SyncEngine(store, to=world.url) as engine:
         assert (await engine.pull()).exit_code == 0
     await moving.check(*confirmed)
 
@@ -155,7 +156,7 @@ async def test_F1_a_change_of_mode_that_dies_is_finished_or_undone(moving: Movin
     confirmed = follower.stop()
     assert confirmed
     moving.run("advance", "postgresql")
-    async with LocalStore(world.data) as store, SyncEngine(store, to=world.url) as engine:
+    async with LocalStore(world.data, MODELS) as store, SyncEngine(store, to=world.url) as engine:
         assert (await engine.pull()).exit_code == 0
     await moving.check(confirmed)
 

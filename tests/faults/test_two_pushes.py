@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from localstore import LocalStore
+from localstore.storage.tables import MODELS
 from sync import SyncEngine, ledger
 from sync.bundle import Bundle
 from sync.steps import stage
@@ -52,7 +53,7 @@ async def test_two_engines_of_one_process_push_at_once(busy_world: World) -> Non
     """Two engines on one store, in one process, both end well, and every batch takes effect once."""
     world = busy_world
     async with (
-        LocalStore(world.data) as store,
+        LocalStore(world.data, MODELS) as store,
         SyncEngine(store, to=world.url) as first,
         SyncEngine(store, to=world.url) as second,
     ):
@@ -86,7 +87,7 @@ async def test_a_batch_withdrawn_between_two_looks_is_no_fork(
 ) -> None:
     """A withdrawal by another process, just when this one compares both chains, is not taken for a fork."""
     world = busy_world
-    async with LocalStore(world.data) as store, SyncEngine(store, to=world.url) as engine:
+    async with LocalStore(world.data, MODELS) as store, SyncEngine(store, to=world.url) as engine:
         batch = (await engine.push()).tenants[0].batch
         assert batch is not None
         chain = ledger.chain

@@ -16,6 +16,7 @@ import asyncpg
 
 from localstore import LocalStore
 from localstore.helpdesk.models import Conversation, Ticket
+from localstore.storage.tables import MODELS
 from sync import SyncEngine
 
 COMPANY = "acme"
@@ -93,12 +94,12 @@ class World:
 
     async def put(self, *rows: Any) -> None:
         """Put rows through the store's own writer."""
-        async with LocalStore(self.data) as store:
+        async with LocalStore(self.data, MODELS) as store:
             await store.tenant(COMPANY).put_many(rows)
 
     async def push(self, url: str | None = None) -> Any:
         """Push and promote in this process."""
-        async with LocalStore(self.data) as store, SyncEngine(store, to=url or self.url) as engine:
+        async with LocalStore(self.data, MODELS) as store, SyncEngine(store, to=url or self.url) as engine:
             return await engine.push(promote=True)
 
     async def fetch(self, statement: str, *arguments: Any) -> list[tuple[Any, ...]]:
@@ -143,7 +144,7 @@ class World:
     async def check_settled(self) -> None:
         """Claim that all is over: both sides equal, every batch took effect once, and nothing lies about."""
         await self.check_rows()
-        async with LocalStore(self.data) as store, SyncEngine(store, to=self.url) as engine:
+        async with LocalStore(self.data, MODELS) as store, SyncEngine(store, to=self.url) as engine:
             (verified,) = await engine.verify()
             assert verified.equal, verified.to_json()
         known = {UUID(batch): state for batch, state in self.local("SELECT batch, state FROM localstore_batches")}
