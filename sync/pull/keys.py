@@ -28,6 +28,7 @@ class Keys:
         self._places = tuple(table.key.index(name) for name in table.key_parts)
         self._company_at = table.key.index(table.company) if table.company in table.key else None
         self.one_spelling = all(kind in ONE_SPELLING for kind in self._kinds)
+        self.has_documents = Kind.JSON in self._kinds
 
     def of_fields(self, fields: Fields) -> str:
         """Return the identity of a row in production's binary format."""
@@ -86,7 +87,7 @@ class Keys:
         )
 
     def respelled(self, key: Sequence[Value | None]) -> tuple[Bindable | None, ...]:
-        """Return a stored key as a pull would write it."""
+        """Return a stored key as a pull would write it; a document in it stays as it is, where production orders it."""
         parts = dict(zip(self.table.key, key, strict=True))
         found: list[Bindable | None] = []
         for name in self.table.key:

@@ -139,6 +139,6 @@ class LocalTable:
                 ident = self.keys.of_stored(key)
                 if ident is not None:
                     bound = tuple(placeholder(part)[1] for part in key)
-                    if bound != self.keys.respelled(key):
+                    if self.keys.has_documents or bound != self.keys.respelled(key):
                         self._spellings[ident] = bound
         return self._spellings

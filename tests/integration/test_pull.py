@@ -70,6 +70,22 @@ async def test_a_pull_brings_what_an_application_wrote(tmp_path: Path, productio
         await one.assert_equal()
 
 
+async def test_a_document_as_key_is_one_row_however_it_is_written(tmp_path: Path, production: str) -> None:
+    """Production orders a document's members and spaces it its own way: the file's row is found all the same."""
+    async with sides(tmp_path, production) as one:
+        await one.track("CREATE TABLE t (id JSON PRIMARY KEY, a TEXT)")
+        await one.local("INSERT INTO t VALUES (?, 'a')", [('{"bb":1, "a":[1.50]}',), ("[1,2]",)])
+        await one.push()
+        await pulled(one)
+        await one.theirs("UPDATE t SET a = 'theirs'")
+        assert await pulled(one) == {"updated": 2}
+        assert await one.rows("SELECT id, a FROM t ORDER BY id") == [
+            ("[1,2]", "theirs"),
+            ('{"bb":1, "a":[1.50]}', "theirs"),
+        ]
+        await one.assert_equal()
+
+
 async def test_different_columns_of_one_row_merge(tmp_path: Path, production: str) -> None:
     """What production changed in another column comes, what is pending here stays and is promoted."""
     async with sides(tmp_path, production) as one:
