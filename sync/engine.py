@@ -24,6 +24,7 @@ from sync.production import register
 from sync.production.vectors import index_vectors
 from sync.pulling import Pulls
 from sync.releases import release_batch
+from sync.repairing import repaired
 from sync.results import Result, TenantResult, sum_tables
 from sync.schema import Schema
 from sync.status import TARGET, Status, read_status, remember
@@ -250,15 +251,15 @@ class SyncEngine(Pulls):
 
         return await self.each([entry.company_id], one)
 
-    async def verify(self, tenants: Sequence[str] | None = None) -> list[Verified]:
-        """Compare tenants' files with production, row by row."""
+    async def verify(self, tenants: Sequence[str] | None = None, *, repair: bool = False) -> list[Verified]:
+        """Compare tenants' files with production, row by row; `repair` stages a batch of what nothing explains."""
         await self.ready(prepare=False)
         found = []
         for tenant in await self.tenants(tenants):
             async with self.database(tenant) as database:
                 link = await self.link(await self.target(database))
                 await link.run(partial(acknowledge, database=database))
-                found.append(await verified(link, database))
+                found.append(await (repaired(link, database, self.place) if repair else verified(link, database)))
         return found
 
     async def log(self, tenants: Sequence[str] | None = None, *, limit: int = 50) -> history.Log:

@@ -18,5 +18,10 @@ async def verified(link: Link, database: Database) -> Verified:
         return await verify(connection, database, link.target, await registered(connection, link.target))
 
     found = await link.run(compare)
-    await database.write(lambda file: remember(file, VERIFIED_AT, now_text()))
+    await note_verified(database)
     return found
+
+
+async def note_verified(database: Database) -> None:
+    """Let the file remember that it has just been compared."""
+    await database.write(lambda file: remember(file, VERIFIED_AT, now_text()))

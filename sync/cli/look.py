@@ -1,8 +1,8 @@
-"""`sync status|verify|log|show`: the commands that only look."""
+"""`sync status|verify|log|show`: the commands that look, and the repair of what `verify` finds."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -43,6 +43,9 @@ def status(
 
 
 def verify(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Stage a batch of the drift, in which production becomes what the file is.")
+    ] = False,
     to: ToOption = None,
     data: DataOption = None,
     tenant: TenantsOption = None,
@@ -54,7 +57,9 @@ def verify(
     """Compare each tenant with production, row by row, and say of each difference why it is there."""
     settings = SyncSettings(target=schema, timeout=timeout)
     session = Session(data, to, tuple(dict.fromkeys(tenant)) if tenant else None, settings, json, quiet)
-    done: Verification = session.run(Needs.STORE, "comparing", lambda engine: check_all(engine, session.tenants))
+    done: Verification = session.run(
+        Needs.STORE, "comparing", lambda engine: check_all(engine, session.tenants, repair=repair)
+    )
     report(done.to_json(), lambda: print_verified(session, done), json)
     raise typer.Exit(done.exit_code)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from localstore.errors import LocalStoreError
+from sync.cli.repaired import print_repaired
 from sync.cli.session import Session
 from sync.cli.tables import LISTED_MAX, brief, plural, print_refusals, say
 from sync.engine import SyncEngine
@@ -25,7 +26,7 @@ class Verification:
 
     @property
     def exit_code(self) -> int:
-        """Return 0 when all are equal, 3 when every difference is held or pending, else 4; an error's comes first."""
+        """Return 0 when all are equal, 3 when what differs is held, pending or repaired, else 4; an error's first."""
         codes = [failure.exit_code for _, failure in self.failures]
         return combine(codes + [_exit_code(tenant) for tenant in self.tenants])
 
@@ -44,13 +45,13 @@ def _exit_code(tenant: Verified) -> int:
     return EXIT_REMAINS if tenant.explained else EXIT_DIFFERS
 
 
-async def check_all(engine: SyncEngine, tenants: Sequence[str] | None) -> Verification:
-    """Compare each tenant with production."""
+async def check_all(engine: SyncEngine, tenants: Sequence[str] | None, *, repair: bool = False) -> Verification:
+    """Compare each tenant with production, and with `repair` stage what nothing explains."""
     found: list[Verified] = []
     failures: list[tuple[str, Failure]] = []
     for tenant in await engine.tenants(tenants):
         try:
-            found += await engine.verify([tenant])
+            found += await engine.verify([tenant], repair=repair)
         except LocalStoreError as error:
             failures.append((tenant, Failure.of(error)))
     return Verification(tuple(found), tuple(failures))
@@ -67,6 +68,8 @@ def print_verified(session: Session, done: Verification) -> None:
                 say(f"{tenant.tenant}: equal, {plural(rows, 'row')} in {plural(len(tenant.tables), 'table')}")
             else:
                 _print_differences(tenant, rows)
+            if tenant.repaired is not None:
+                print_repaired(session, tenant, tenant.repaired)
         _say_next(session, done)
     print_refusals(done.failures, several=len(done.tenants) + len(done.failures) > 1)
 
@@ -114,5 +117,6 @@ def _say_next(session: Session, done: Verification) -> None:
         say(f"Held rows wait for a decision: {session.command('conflicts list')}, {session.command('quarantine list')}")
     if "foreign edit" in causes:
         say("Others wrote in production; nothing here overwrites that.")
-    if "drift" in causes:
-        say("Nothing explains the drift: look at those rows on both sides.")
+    if "drift" in causes and all(tenant.repaired is None for tenant in done.tenants):
+        say("Nothing explains the drift: look at those rows on both sides. Where the file is right:")
+        say(f"  {session.command('verify --repair')}")

@@ -6,7 +6,7 @@ replicas and of rollbacks, and of our own the rows that production merged otherw
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
@@ -73,9 +73,7 @@ async def fetch(
             ):
                 await _whole(connection, known, company, keys, incoming)
             else:
-                changed = changed_keys(known, company, old, since)
-                await _rows(connection, known, company, keys, changed, incoming)
-                await _gone(connection, known, company, keys, changed, incoming)
+                await rows_of(connection, known, company, keys, changed_keys(known, company, old, since), incoming)
         states = await ledger.states(connection, list(batches))
         revision = await connection.fetchval(
             "SELECT held_revision FROM localstore.replicas WHERE company_id = $1 AND replica = $2", company, replica
@@ -132,9 +130,14 @@ def changed_keys(known: Registered, company: str, old: Cursor, since: Batches) -
             queries.append(f"SELECT u.key FROM localstore.undo u WHERE u.batch IN ({ids}) AND u.tbl = {name}{which}")
     again = old.again.get(known.table.name, ())
     if again:
-        keys = ", ".join("(ARRAY[" + ", ".join(map(quote_literal, key)) + "]::text[])" for key in again)
-        queries.append(f"SELECT a.key FROM (VALUES {keys}) AS a(key)")
+        queries.append(named_keys(again))
     return " UNION ".join(queries)
+
+
+def named_keys(keys: Iterable[Sequence[str]]) -> str:
+    """Return the query of these keys, at least one, in production's text form."""
+    arrays = ", ".join("(ARRAY[" + ", ".join(map(quote_literal, key)) + "]::text[])" for key in keys)
+    return f"SELECT a.key FROM (VALUES {arrays}) AS a(key)"
 
 
 def key_match(staging: Staging, company: str) -> str:
@@ -145,6 +148,14 @@ def key_match(staging: Staging, company: str) -> str:
         for at, place in enumerate(staging.key_places, start=1)
     ]
     return " AND ".join(parts)
+
+
+async def rows_of(
+    connection: asyncpg.Connection, known: Registered, company: str, keys: Keys, wanted: str, incoming: Incoming
+) -> None:
+    """Read into `incoming` what production has of the keys that the query `wanted` gives, within `reading`."""
+    await _rows(connection, known, company, keys, wanted, incoming)
+    await _gone(connection, known, company, keys, wanted, incoming)
 
 
 async def _whole(

@@ -22,7 +22,7 @@ from localstore.sqlite.layout import read_catalogue
 from sync import batches, ledger
 from sync import cursor as cursors
 from sync.batches import LocalBatch
-from sync.errors import ForkError, StaleFile, forked
+from sync.errors import ForkError, StaleFile, SyncRefused, forked
 from sync.mirror import HeldCopy, read_held, write_held
 
 
@@ -61,6 +61,17 @@ async def acknowledge(connection: asyncpg.Connection, database: Database) -> Con
     # One that is staging was cut off, or another process is at it, which staging it again waits for.
     unstaged = tuple(batch for batch in local if states.get(batch.batch, ledger.STAGING) == ledger.STAGING)
     return Contact(unstaged, tuple(batch.batch for batch in done))
+
+
+def require_all(contact: Contact, company: str, otherwise: str) -> None:
+    """Raise SyncRefused while production lacks batches that it had promoted; `otherwise` says what that would do."""
+    if any(batch.state == "acknowledged" for batch in contact.unstaged):
+        raise SyncRefused(
+            "production was restored to an earlier state: it lacks batches that it had promoted, and "
+            f"{otherwise}; nothing was changed",
+            hint=f"localstore sync push --promote --tenant {company}",
+            tenant=company,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,6 @@ from sync import batches, ledger
 from sync import cursor as cursors
 from sync.authority import follow, mode_of
 from sync.cursor import AGAIN_MAX, CURSOR, Cursor
-from sync.errors import SyncRefused
 from sync.mirror import REVISION, mirror_held
 from sync.production import registered
 from sync.pull.apply import Application, Applied, Shares
@@ -33,7 +32,7 @@ from sync.pull.tables import pulled_tables
 from sync.pull.waiting import Behind
 from sync.results import TenantResult
 from sync.status import TARGET, remember
-from sync.steps.acknowledge import acknowledge
+from sync.steps.acknowledge import acknowledge, require_all
 from sync.steps.seal import alone
 
 ATTEMPTS_MAX: Final = 8
@@ -96,13 +95,7 @@ async def pull(
 async def _contact(connection: asyncpg.Connection, database: Database) -> None:
     """Learn what became of this replica's batches; refuse while production lacks some that it had promoted."""
     contact = await acknowledge(connection, database)
-    if any(batch.state == "acknowledged" for batch in contact.unstaged):
-        raise SyncRefused(
-            "production was restored to an earlier state: it lacks batches that it had promoted, and pulling now would "
-            "take that state over; nothing was changed",
-            hint=f"localstore sync push --promote --tenant {database.company_id}",
-            tenant=database.company_id,
-        )
+    require_all(contact, database.company_id, "pulling now would take that state over")
 
 
 async def _withdraw_open(connection: asyncpg.Connection, database: Database, target: str, seen: Seen) -> None:

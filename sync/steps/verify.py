@@ -5,7 +5,8 @@ Nothing is written on either side, so it can run at any time and any number of t
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Protocol
 from uuid import UUID
 
 import asyncpg
@@ -18,7 +19,7 @@ from sync.production import Registered
 from sync.verify.compare import PRODUCTION, Comparison
 from sync.verify.differences import DIFFERENCES_MAX, Difference, TableVerified, Verified, Why
 from sync.verify.explain import Explainer
-from sync.verify.findings import Findings
+from sync.verify.findings import Finding, Findings
 from sync.verify.frames import Frames
 from sync.verify.history import History
 from sync.verify.local import LOCAL, LocalRows
@@ -39,8 +40,21 @@ NEVER_SENT: Final = "production has never been sent the table in this shape"
 Registry = dict[tuple[str, str], Registered]
 
 
-async def verify(connection: asyncpg.Connection, database: Database, target: str, registered: Registry) -> Verified:
-    """Compare every tracked table of a tenant with production's schema `target`.
+class Drifting(Protocol):
+    """Takes what is drift while both states that were compared can still be read."""
+
+    async def take(self, connection: asyncpg.Connection, known: Registered, found: Sequence[Finding]) -> None:
+        """Take findings of one table, in the transaction that reads production."""
+
+
+async def verify(
+    connection: asyncpg.Connection,
+    database: Database,
+    target: str,
+    registered: Registry,
+    drifting: Drifting | None = None,
+) -> Verified:
+    """Compare every tracked table of a tenant with production's schema `target`; `drifting` is given all drift.
 
     Rows are streamed, never gathered: memory grows neither with the tables nor with their differences. The file is read
     as it is after production was, so that whatever was promoted in between shows as waiting, never as missing.
@@ -50,7 +64,7 @@ async def verify(connection: asyncpg.Connection, database: Database, target: str
         async with reading(connection, company), database.snapshot() as snapshot:
             stands = await standing(connection, snapshot)
             if not stands.ahead or attempt == SNAPSHOT_ATTEMPTS:
-                return await Verification(connection, database, target, registered, snapshot, stands).run()
+                return await Verification(connection, database, target, registered, snapshot, stands, drifting).run()
     raise AssertionError
 
 
@@ -65,6 +79,7 @@ class Verification:
         registered: Registry,
         snapshot: Snapshot,
         stands: Standing,
+        drifting: Drifting | None,
     ) -> None:
         self._connection = connection
         self._company = database.identity.company_id
@@ -72,6 +87,7 @@ class Verification:
         self._registered = {key: known for key, known in registered.items() if known.target == target}
         self._snapshot = snapshot
         self._stands = stands
+        self._drifting = drifting
 
     async def run(self) -> Verified:
         """Compare the tables in the order of the catalogue."""
@@ -130,10 +146,14 @@ class Verification:
         causes: dict[Why, int] = {}
         batches = findings.batches(EXPLAINED_AT_A_TIME)
         while batch := await in_thread(lambda: next(batches, None)):
-            for difference in await explainer.explain(batch):
+            explained = await explainer.explain(batch)
+            for difference in explained:
                 causes[difference.why] = causes.get(difference.why, 0) + 1
                 if len(kept) < DIFFERENCES_MAX:
                     kept.append(difference)
+            drift = [one for one, said in zip(batch, explained, strict=True) if said.why is Why.DRIFT]
+            if self._drifting is not None and drift:
+                await self._drifting.take(self._connection, known, drift)
         return TableVerified(rows, tuple(kept), causes, entry.table.key_parts)
 
     async def _unknown(self, table: Table) -> TableVerified:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
+from uuid import UUID
 
 DIFFERENCES_MAX: Final = 1_000
 """Differences kept of each table; all are explained and counted, but nobody reads more than this."""
@@ -75,11 +77,37 @@ class TableVerified:
 
 
 @dataclass(frozen=True, slots=True)
+class Repaired:
+    """What a repair did with the drift: how many rows of each table it put in line, and how many differences they had.
+
+    Tables in `whole` travel whole, because writes to them may have gone unmarked. `left_alone` are addresses of rows
+    that it did not touch, with the reason, as many as are kept of `left_rows`. `batch` waits to be promoted.
+    """
+
+    rows: Mapping[str, int] = field(default_factory=dict)
+    differences: int = 0
+    whole: tuple[str, ...] = ()
+    left_alone: tuple[tuple[str, str], ...] = ()
+    left_rows: int = 0
+    batch: UUID | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a repair adds to the tenant's part of the command's JSON."""
+        return {
+            "repaired": sum(self.rows.values()),
+            "whole": list(self.whole),
+            "left_alone": [{"row": row, "why": why} for row, why in self.left_alone],
+            "batch": str(self.batch) if self.batch else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Verified:
-    """One tenant, table by table."""
+    """One tenant, table by table, and what a repair did where one was asked for."""
 
     tenant: str
     tables: dict[str, TableVerified]
+    repaired: Repaired | None = None
 
     @property
     def equal(self) -> bool:
@@ -88,8 +116,11 @@ class Verified:
 
     @property
     def explained(self) -> bool:
-        """Return whether every difference is held or pending."""
-        return all(why in EXPLAINED for table in self.tables.values() for why in table.causes)
+        """Return whether every difference is held or pending, or has just been put in line by a repair."""
+        unexplained = sum(
+            count for table in self.tables.values() for why, count in table.causes.items() if why not in EXPLAINED
+        )
+        return unexplained == (self.repaired.differences if self.repaired is not None else 0)
 
     def to_json(self) -> dict[str, Any]:
         """Return the tenant's part of the command's JSON."""
@@ -97,4 +128,5 @@ class Verified:
             "tenant": self.tenant,
             "equal": self.equal,
             "tables": {name: table.to_json() for name, table in self.tables.items()},
+            **(self.repaired.to_json() if self.repaired is not None else {}),
         }

@@ -142,12 +142,22 @@ ROLLBACK_POINTS: dict[str, Callable[[], None]] = {
 """Where a rollback can die."""
 
 
+REPAIR_POINTS: dict[str, Callable[[], None]] = {
+    "compared, nothing marked": before("sync.repairing", "repair"),
+    "marked, not committed": after("sync.repairing", "repair"),
+    "marked, nothing sealed": before("sync.repairing", "_send"),
+    "drift sealed, nothing staged": after("sync.pipeline", "seal"),
+    "drift staged, nobody told": after("sync.pipeline", "send"),
+}
+"""Where a repair can die."""
+
+
 def plant(point: str) -> None:
     """Make this process die at the point."""
     # They are made of what is here, so here they cannot be imported before that.
     from tests.faults.mode_points import named
 
-    (POINTS | ROLLBACK_POINTS | named())[point]()
+    (POINTS | ROLLBACK_POINTS | REPAIR_POINTS | named())[point]()
 
 
 def _run(

@@ -113,3 +113,23 @@ async def test_a_production_without_the_extension_holds_vectors_and_nothing_else
 
 async def _places(owner: asyncpg.Connection) -> list[tuple[str, str]]:
     return [tuple(row) for row in await owner.fetch("SELECT id, place::text FROM v ORDER BY id")]
+
+
+async def test_a_drifted_vector_is_put_in_line(tmp_path: Path, production: str) -> None:
+    """What production has of a vector is read whole, so that a repair's change of it is no conflict."""
+    async with sides(tmp_path, production) as both:
+        await both.track(TABLE)
+        await both.local("INSERT INTO v (id, place) VALUES (?, ?)", [(name, blob(1, 0.1, -0.0)) for name in "abc"])
+        await both.push()
+        await both.theirs(
+            "ALTER TABLE v DISABLE TRIGGER USER",
+            "UPDATE v SET place = '[0.3,1e-45,7]' WHERE id = 'a'",
+            "DELETE FROM v WHERE id = 'b'",
+            "INSERT INTO v (company_id, id, place) VALUES ('acme', 'd', '[0.1,2,3]')",
+            "ALTER TABLE v ENABLE TRIGGER USER",
+        )
+        (found,) = await both.engine.verify([COMPANY], repair=True)
+        assert found.repaired is not None
+        assert dict(found.repaired.rows) == {"v": 3}
+        assert (await both.engine.promote(found.repaired.batch)).exit_code == 0
+        await both.assert_equal()

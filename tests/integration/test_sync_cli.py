@@ -180,6 +180,37 @@ async def test_withdraw_rollback_and_requeue_tell_what_comes_next(data: Path, pr
     assert [row["priority"] for row in rows] == ["high", "high", "low"]
 
 
+async def test_a_repair_is_staged_and_then_promoted(data: Path, production: str) -> None:
+    """`verify --repair` names the batch and the commands that follow; after the promotion `verify` exits 0."""
+    to = ("--to", production, "--data", data)
+    assert sync("push", "--promote", *to).code == 0
+    assert "nothing to repair" in sync("verify", "--repair", *to).out
+    for statement in (
+        "ALTER TABLE tickets DISABLE TRIGGER localstore_feed_update",
+        "UPDATE tickets SET title = 'lost' WHERE company_id = 'acme' AND ticket_id <> 'MOD-3'",
+        "ALTER TABLE tickets ENABLE TRIGGER localstore_feed_update",
+    ):
+        await in_production(production, statement)
+    hinted = sync("verify", *to)
+    assert hinted.code == 4
+    assert "sync verify --repair" in hinted.out
+    repaired = sync("verify", "--repair", "--json", *to)
+    assert repaired.code == repaired.json["exit"] == 3
+    acme, zeta = repaired.json["tenants"]
+    assert (acme["tenant"], acme["repaired"], acme["left_alone"], acme["whole"]) == ("acme", 2, [], [])
+    assert acme["tables"]["tickets"]["causes"] == {"drift": 2}
+    assert (zeta["tenant"], zeta["equal"], zeta["repaired"], zeta["batch"]) == ("zeta", True, 0, None)
+    assert sync("withdraw", acme["batch"], *to).code == 0
+    shell(data, "DELETE FROM localstore_marks")
+    told = sync("verify", "--repair", "--tenant", "acme", *to)
+    assert told.code == 3
+    assert "2 drifted rows in line for production (2 of tickets)" in told.out
+    (batch,) = re.findall(r"Staged as batch ([0-9a-f]{8})", told.out)
+    assert f"localstore sync promote {batch} --to URL --data" in told.out
+    assert sync("promote", batch, *to).code == 0
+    assert sync("verify", *to).code == 0
+
+
 async def test_verify_exits_4_for_what_nothing_explains(data: Path, production: str) -> None:
     """An edit by others is named with row, column and both values; pending rows alone exit 3."""
     to = ("--to", production, "--data", data)
