@@ -64,3 +64,9 @@ def trim(connection: sqlite3.Connection, up_to: int) -> int:
     return connection.execute(
         "DELETE FROM localstore_marks WHERE seq <= ? AND seq < (SELECT max(seq) FROM localstore_marks)", (up_to,)
     ).rowcount
+
+
+def count_on_from(connection: sqlite3.Connection, last: int) -> None:
+    """See to it that the next mark's number is beyond `last`: a number that comes back would never be sealed."""
+    if newest(connection) < last:
+        connection.execute("INSERT INTO main.localstore_marks (seq) VALUES (?)", (last,))

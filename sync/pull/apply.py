@@ -388,7 +388,7 @@ class Application:
             self._drop_own(table, self.stands.promoted_to, newest)
         for (name, _), written in self._ledger.rewritten.items():
             marks.write(self._connection, self._tables[name], written)
-        marks.keep_counting_from(self._connection, newest)
+        captured.count_on_from(self._connection, newest)
 
     def _move_generations(self, newest: int) -> None:
         """Tell what was made from the rows of the file that they changed: the marks that say so are about to go."""

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from localstore.codec import Bindable, Value
-from localstore.sqlite import marks
 from localstore.sqlite.marks import DELETE, INSERT, UPDATE, key_terms
 from sync.batches import LocalBatch
 from sync.pull.rows import LocalTable, placeholder, read
@@ -85,9 +84,3 @@ def sealed_in(
 def drop(connection: sqlite3.Connection, seqs: Sequence[int]) -> None:
     """Delete marks by number."""
     connection.executemany("DELETE FROM main.localstore_marks WHERE seq = ?", [(seq,) for seq in seqs])
-
-
-def keep_counting_from(connection: sqlite3.Connection, newest: int) -> None:
-    """See to it that the next mark's number is beyond `newest`: a number that comes back would never be sealed."""
-    if newest and marks.newest(connection) < newest:
-        connection.execute("INSERT INTO main.localstore_marks (seq) VALUES (?)", (newest,))

@@ -14,7 +14,7 @@ from typing import Final
 from localstore.codec import Bindable, ValueDefect, decode_binary, equal
 from localstore.sqlite import capture
 from localstore.sqlite.layout import CatalogueEntry, read_catalogue, require_tables
-from localstore.sqlite.marks import UPDATE, key_terms
+from localstore.sqlite.marks import UPDATE, count_on_from, key_terms
 from sync import batches
 from sync.pull import marks
 from sync.pull.marks import Mark
@@ -47,7 +47,7 @@ def repair(connection: sqlite3.Connection, drifts: Drifts, company: str, foreign
     chain = batches.tail(connection)
     after = max((batch.marks_to for batch in chain if batch.state == "acknowledged"), default=0)
     # Whoever lost the marks may have lost their numbers, too: what is written now must be beyond every batch.
-    marks.keep_counting_from(connection, max((batch.marks_to for batch in chain), default=0))
+    count_on_from(connection, max((batch.marks_to for batch in chain), default=0))
     rows: dict[str, int] = {}
     whole: list[str] = []
     differences = 0

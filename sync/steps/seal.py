@@ -48,6 +48,8 @@ async def seal(database: Database, target: str) -> Sealed | None:
         if await database.read(capture.check):
             # The triggers come back before the snapshot is taken, so that nothing is written unseen in between.
             await database.write(lambda connection: capture.install(connection, ()))
+        if await database.read(_marks_are_lost):
+            await database.write(_carry_all)
         expired = await database.read(lambda connection: _sweep(connection, tenant))
         if expired is not None:
             await database.write(lambda connection: remember(connection, EXPIRED_TO, str(expired)))
@@ -60,6 +62,20 @@ async def seal(database: Database, target: str) -> Sealed | None:
                 tenant=database.identity.company_id,
             )
     return written.sealed
+
+
+def _marks_are_lost(connection: sqlite3.Connection) -> bool:
+    """Return whether marks number from the beginning again: trimming leaves the newest, so another tool did it."""
+    last = batches.newest(connection)
+    return last is not None and marks.newest(connection) < last.marks_to
+
+
+def _carry_all(connection: sqlite3.Connection) -> None:
+    """Let the next seal carry every table whole, and new marks count on: what was written in between is unknown."""
+    last = batches.newest(connection)
+    if last is not None:
+        marks.count_on_from(connection, last.marks_to)
+        connection.execute("UPDATE localstore_tables SET snapshot_due = 1")
 
 
 def _write(connection: sqlite3.Connection, database: Database, outbox: Path) -> _Written:
