@@ -68,4 +68,4 @@ def _print_table(session: Session, tenants: Sequence[TenantStatus]) -> None:
     if any(one.conflicts for one in tenants):
         say(f"Both sides changed some rows: {session.command('conflicts list')}")
     if any(one.quarantined for one in tenants):
-        say(f"Production could not take some rows: {session.command('quarantine list')}")
+        say(f"Rows that production could not take, or gave back in a rollback: {session.command('quarantine list')}")
