@@ -164,7 +164,7 @@ def _exact(rows: Floats, lengths: NDArray[np.float64], query: Query) -> NDArray[
     return distances
 
 
-def parsed(text: str) -> dict[str, Any]:
+def parsed(text: str | bytes) -> dict[str, Any]:
     """Return metadata; another tool may have written something else there, which no filter finds."""
     try:
         value = orjson.loads(text)

@@ -6,13 +6,13 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-import orjson
+import numpy as np
 
 from localstore.errors import InvalidVector
 from localstore.sqlite import mode
 from localstore.sqlite.database import Database
-from localstore.vectors import table
-from localstore.vectors.blocks import search
+from localstore.vectors import reading, table
+from localstore.vectors.blocks import parsed, search
 from localstore.vectors.interface import VectorsInterface
 from localstore.vectors.matrices import matrices
 from localstore.vectors.values import Match, Query, Stored, Vector, check_model, check_same_dimension, other_dimension
@@ -35,14 +35,14 @@ class Vectors(VectorsInterface):
 
     async def count(self, model: str | None = None) -> int:
         """Return how many vectors there are, of one model or of all."""
-        condition, arguments = "company_id = ?", [self._company]
+        rows, arguments = reading.SOUND, [self._company]
         if model is not None:
-            condition, arguments = f"{condition} AND model = ?", [*arguments, check_model(model)]
+            rows, arguments = reading.OF_MODEL, [*arguments, check_model(model)]
 
         def work(connection: sqlite3.Connection) -> int:
             if not table.is_made(connection):
                 return 0
-            return int(connection.execute(f"SELECT count(*) FROM vectors WHERE {condition}", arguments).fetchone()[0])
+            return int(connection.execute(f"SELECT count(*) {rows}", arguments).fetchone()[0])
 
         return await (await self._opened()).read(work)
 
@@ -57,7 +57,7 @@ class Vectors(VectorsInterface):
         def work(connection: sqlite3.Connection) -> list[Match]:
             if not table.is_made(connection):
                 return []
-            known = _dimension(connection, self._company, query.model)
+            known = reading.dimension(connection, self._company, query.model, query.dimension)
             if known is None:
                 return []
             if known != query.dimension:
@@ -70,14 +70,11 @@ class Vectors(VectorsInterface):
         def work(connection: sqlite3.Connection) -> Vector | None:
             if not table.is_made(connection):
                 return None
-            row = connection.execute(
-                f"SELECT dimension, content_hash, metadata, embedding FROM vectors WHERE {_KEY}",
-                (self._company, model, item),
-            ).fetchone()
+            row = reading.read_one(connection, self._company, model, item)
             if row is None:
                 return None
-            stored = Stored(item, *row)
-            return Vector(item, stored.floats, stored.content_hash, orjson.loads(stored.metadata or "{}"))
+            _, embedding, digest, metadata = row
+            return Vector(item, np.frombuffer(embedding, "<f4"), digest, parsed(metadata or "{}"))
 
         return await (await self._opened()).read(work)
 
@@ -102,11 +99,7 @@ class Vectors(VectorsInterface):
         def work(connection: sqlite3.Connection) -> dict[str, str | None]:
             if not table.is_made(connection):
                 return {}
-            return dict(
-                connection.execute(
-                    "SELECT item, content_hash FROM vectors WHERE company_id = ? AND model = ?", (self._company, model)
-                )
-            )
+            return reading.read_hashes(connection, self._company, model)
 
         return await (await self._opened()).read(work)
 
@@ -116,7 +109,7 @@ def _put_all(company: str, model: str, vectors: Sequence[Stored], connection: sq
     made = not table.is_made(connection)
     if made:
         table.make(connection)
-    check_same_dimension(vectors, model, _dimension(connection, company, model))
+    check_same_dimension(vectors, model, reading.dimension(connection, company, model, vectors[0].dimension))
     _guarded(company, lambda: _write(connection, company, model, vectors))
     return made
 
@@ -137,16 +130,6 @@ def _write(connection: sqlite3.Connection, company: str, model: str, vectors: Se
                 (*values, *key),
             )
     return len(vectors)
-
-
-def _dimension(connection: sqlite3.Connection, company: str, model: str) -> int | None:
-    """Return the dimension of the model's vectors, None where it has none."""
-    row = connection.execute(
-        "SELECT length(embedding) / 4 FROM vectors WHERE company_id = ? AND model = ? AND typeof(embedding) = 'blob' "
-        "LIMIT 1",
-        (company, model),
-    ).fetchone()
-    return None if row is None else int(row[0])
 
 
 def _guarded(company: str, work: Callable[[], int]) -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import asyncpg
 import numpy as np
-import orjson
 
 from localstore.columns import dump_json
 from localstore.errors import VectorsUnavailable, WrongMode
@@ -17,6 +17,7 @@ from localstore.postgres.companies import REGISTER
 from localstore.postgres.pool import Pool
 from localstore.postgres.quoting import quote_identifier, quote_literal
 from localstore.schema.postgres import relation
+from localstore.vectors.blocks import parsed
 from localstore.vectors.interface import VectorsInterface
 from localstore.vectors.table import VECTORS
 from localstore.vectors.values import (
@@ -92,7 +93,7 @@ class PgVectors(VectorsInterface):
             rows = await connection.fetch(
                 self.nearest_statement(asked, schema), self._company, asked.embedding.tolist(), asked.k
             )
-        return [_match(row, "cosine") for row in rows]
+        return [_match(row, "cosine") for row in rows if not math.isnan(row["distance"])]
 
     def nearest_statement(self, query: Query, schema: str) -> str:
         """Return the statement behind `nearest`: $1 the company, $2 the query's numbers, $3 how many."""
@@ -113,7 +114,7 @@ class PgVectors(VectorsInterface):
                 self._company,
                 model,
             )
-            check_same_dimension(vectors, model, await self._dimension(connection, model))
+            check_same_dimension(vectors, model, await self._dimension(connection, model, vectors[0].dimension))
             await connection.executemany(
                 f"INSERT INTO {self._table} (company_id, model, item, dimension, content_hash, metadata, embedding) "
                 "VALUES ($1, $2, $3, $4, $5, $6::text::jsonb, $7::real[]) "
@@ -135,7 +136,7 @@ class PgVectors(VectorsInterface):
 
     async def _search(self, query: Query) -> list[Match]:
         async with self._transaction(readonly=True) as connection:
-            known = await self._dimension(connection, query.model)
+            known = await self._dimension(connection, query.model, query.dimension)
             if known is None:
                 return []
             if known != query.dimension:
@@ -149,11 +150,12 @@ class PgVectors(VectorsInterface):
                 filters += f" AND t.metadata -> ${len(arguments) - 1} = ANY (${len(arguments)}::text[]::jsonb[])"
             rows = await connection.fetch(
                 f"SELECT t.item, t.content_hash, t.metadata::text AS metadata, {distance} AS distance "
-                f"FROM {self._table} t WHERE t.company_id = $1 AND t.model = $3 AND t.dimension = $4{filters} "
+                f"FROM {self._table} t WHERE t.company_id = $1 AND t.model = $3 "
+                f"AND {schema}.vector_dims(t.embedding) = $4{filters} "
                 'ORDER BY distance, t.item COLLATE "C" LIMIT $5',
                 *arguments,
             )
-        return [_match(row, query.metric) for row in rows]
+        return [_match(row, query.metric) for row in rows if not math.isnan(row["distance"])]
 
     async def _get(self, model: str, item: str) -> Vector | None:
         async with self._transaction(readonly=True) as connection:
@@ -164,10 +166,10 @@ class PgVectors(VectorsInterface):
                 model,
                 item,
             )
-        if row is None:
+        if row is None or not row["embedding"]:
             return None
         floats = np.array(row["embedding"], np.float32)
-        return Vector(item, floats, row["content_hash"], orjson.loads(row["metadata"] or "{}"))
+        return Vector(item, floats, row["content_hash"], parsed(row["metadata"] or "{}"))
 
     async def _delete(self, model: str, item: str) -> bool:
         return await self._delete_where(_KEY, self._company, model, item) > 0
@@ -189,9 +191,19 @@ class PgVectors(VectorsInterface):
             )
         return {row["item"]: row["content_hash"] for row in rows}
 
-    async def _dimension(self, connection: asyncpg.Connection, model: str) -> int | None:
+    async def _dimension(self, connection: asyncpg.Connection, model: str, wanted: int) -> int | None:
+        """Return `wanted` if the model has vectors of that dimension, else another one that it has, or None.
+
+        The vectors themselves say it: beside them other programs may have written anything. They may be arrays yet.
+        """
+        of_model = f"FROM {self._table} WHERE company_id = $1 AND model = $2"
         found: int | None = await connection.fetchval(
-            f"SELECT dimension FROM {self._table} WHERE company_id = $1 AND model = $2 LIMIT 1", self._company, model
+            f"SELECT coalesce("
+            f"(SELECT $3::integer {of_model} AND cardinality(embedding::real[]) = $3 LIMIT 1), "
+            f"(SELECT cardinality(embedding::real[]) {of_model} AND cardinality(embedding::real[]) > 0 LIMIT 1))",
+            self._company,
+            model,
+            wanted,
         )
         return found
 
@@ -233,4 +245,4 @@ def _match(row: asyncpg.Record, metric: Metric) -> Match:
     """Return a row of a search, its distance as a score."""
     distance = float(row["distance"])
     score = {"cosine": 1.0 - distance, "dot": -distance, "l2": distance}[metric] + 0.0
-    return Match(row["item"], score, row["content_hash"], orjson.loads(row["metadata"] or "{}"))
+    return Match(row["item"], score, row["content_hash"], parsed(row["metadata"] or "{}"))

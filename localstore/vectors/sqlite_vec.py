@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from localstore.vectors.blocks import Block, parsed
-from localstore.vectors.reading import FROM, Source, read_items
+from localstore.vectors.reading import OF_DIMENSION, Source, read_items
 from localstore.vectors.values import LENGTH_MAX, LENGTH_MIN, Query, scalar
 
 EXTRA_ROWS: Final = 1_000
@@ -88,12 +88,15 @@ def _nearest(
         f"CASE WHEN vec_distance_l2(embedding, ?) BETWEEN {LENGTH_MIN!r} AND {LENGTH_MAX!r} "
         f"THEN {_FUNCTIONS[query.metric]}(embedding, ?) END"
     )
-    condition = f" AND {_PASSES}(metadata)" if query.where else ""
+    condition = f" AND {_PASSES}(CASE typeof(metadata) WHEN 'text' THEN CAST(metadata AS BLOB) END)"
     with _passing(connection, query):
-        return connection.execute(
-            f"SELECT item, {distance} AS distance {FROM}{condition} ORDER BY distance LIMIT ?",
+        rows = connection.execute(
+            f"SELECT CAST(item AS BLOB), {distance} AS distance {OF_DIMENSION}{condition if query.where else ''} "
+            "ORDER BY distance LIMIT ?",
             (bytes(len(floats)), floats, *source.arguments, limit),
         ).fetchall()
+    # An item that is no text, though SQLite takes it for one, is read by nobody.
+    return [(item.decode(errors="replace"), distance) for item, distance in rows]
 
 
 @contextmanager
@@ -109,11 +112,11 @@ def _passing(connection: sqlite3.Connection, query: Query) -> Iterator[None]:
         connection.create_function(_PASSES, 1, None)
 
 
-def _filter(query: Query) -> Callable[[str | None], bool]:
+def _filter(query: Query) -> Callable[[bytes | None], bool]:
     wanted = [(key, {scalar(choice) for choice in choices}) for key, choices in query.where]
 
-    def passes(text: str | None) -> bool:
-        metadata = parsed(text or "{}")
+    def passes(text: bytes | None) -> bool:
+        metadata = parsed(text or b"{}")
         return all(scalar(metadata.get(key)) in choices for key, choices in wanted)
 
     return passes

@@ -51,9 +51,12 @@ def changed_since(connection: sqlite3.Connection, old: State, now: State) -> set
     if not ours:
         return set()
     terms = dict(zip(entry.table.key, marks.key_terms(entry.table), strict=True))
-    return set(
-        connection.execute(
-            f"SELECT DISTINCT {terms['model']}, {terms['item']} FROM main.localstore_marks WHERE seq > ? AND tbl = ?",
-            (old.newest, entry.id),
-        )
+    # As bytes: another tool's text that is no UTF-8 would end the whole statement, and names no vector.
+    changed = connection.execute(
+        f"SELECT DISTINCT CAST({terms['model']} AS BLOB), CAST({terms['item']} AS BLOB) FROM main.localstore_marks "
+        "WHERE seq > ? AND tbl = ?",
+        (old.newest, entry.id),
     )
+    return {
+        (model.decode(errors="replace"), item.decode(errors="replace")) for model, item in changed if model and item
+    }

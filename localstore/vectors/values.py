@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,15 @@ LENGTH_MAX: Final = 1e15
 
 K_MAX: Final = 10_000
 """More matches than this are a listing, not a search."""
+
+INTEGER_MIN: Final = -(2**63)
+INTEGER_MAX: Final = 2**64 - 1
+"""Between these every reader of JSON takes an integer for what it is; a larger one becomes a float in some places."""
+
+_LONG = re.compile(r"\d{19}")
+"""Integers of fewer digits have 64 bits at most."""
+
+_DIGITS_MAX: Final = 20
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]*")
 
@@ -128,20 +138,35 @@ def check_item(item: object) -> str:
 def check_embedding(embedding: Embedding, item: str = "the query") -> Floats:
     """Return the embedding as floats of 32 bits; InvalidVector for what is no vector or cannot be compared."""
     try:
-        with np.errstate(over="ignore"):
-            floats = np.ascontiguousarray(np.asarray(embedding), dtype="<f4")
+        given = np.asarray(embedding)
     except (TypeError, ValueError) as error:
         raise InvalidVector(f"the embedding of {preview(item)} is not a row of numbers", hint=_NUMBERS) from error
-    if floats.ndim != 1 or not 1 <= len(floats) <= DIMENSIONS_MAX:
+    # Texts, booleans, times and complex numbers would be made numbers of, and nobody would hear of it.
+    if given.size and given.dtype.kind not in "iuf":
+        raise InvalidVector(f"the embedding of {preview(item)} holds {given.dtype}, not numbers", hint=_NUMBERS)
+    if given.ndim != 1 or not 1 <= len(given) <= DIMENSIONS_MAX:
         raise InvalidVector(
-            f"the embedding of {preview(item)} has the shape {floats.shape}",
+            f"the embedding of {preview(item)} has the shape {given.shape}",
             hint=f"give one row of 1 to {DIMENSIONS_MAX:,} numbers",
         )
-    length = math.sqrt(float(np.square(floats, dtype=np.float64).sum()))
+    with np.errstate(over="ignore"):
+        floats = np.ascontiguousarray(given, dtype="<f4")
+    length = length_of(floats)
     if not LENGTH_MIN <= length <= LENGTH_MAX:
         what = "has no direction" if length < LENGTH_MIN else "holds NaN, an infinity or numbers beyond all use"
         raise InvalidVector(f"the embedding of {preview(item)} {what}", hint=_NUMBERS)
     return floats
+
+
+def length_of(floats: Floats) -> float:
+    """Return the embedding's length, which is NaN or infinite where some number is."""
+    with np.errstate(all="ignore"):
+        return math.sqrt(float(np.square(floats, dtype=np.float64).sum()))
+
+
+def has_direction(floats: Floats) -> bool:
+    """Return whether a search can find the embedding: what another program wrote may be zero or no number."""
+    return math.isfinite(length := length_of(floats)) and length > 0
 
 
 def check_vector(vector: Vector) -> Stored:
@@ -209,12 +234,27 @@ def _key(key: object) -> str:
 
 def _choices(key: str, value: object) -> tuple[Scalar, ...]:
     choices = tuple(value) if isinstance(value, list | tuple | set | frozenset) else (value,)
-    if all(scalar(choice) is not None and (not isinstance(choice, str) or choice.isprintable()) for choice in choices):
+    if all(_can_be_asked_for(choice) for choice in choices):
         return choices
     raise InvalidVector(
         f"metadata cannot be filtered by {preview(key)} = {preview(value)}",
-        hint="give a text, a number or a boolean, or a list of such values of which one will do",
+        hint="give a text, a boolean, a number (an integer of at most 64 bits), or a list of such values",
     )
+
+
+def _can_be_asked_for(choice: object) -> bool:
+    if isinstance(choice, str):
+        return choice.isprintable()
+    if isinstance(choice, int):
+        return INTEGER_MIN <= choice <= INTEGER_MAX
+    return scalar(choice) is not None
+
+
+def _integer(digits: str) -> int:
+    number = int(digits) if len(digits) <= _DIGITS_MAX else INTEGER_MAX + 1
+    if not INTEGER_MIN <= number <= INTEGER_MAX:
+        raise ValueError("an integer of more than 64 bits, which some readers of JSON would change")
+    return number
 
 
 def _metadata_text(metadata: object, item: str) -> str:
@@ -222,6 +262,8 @@ def _metadata_text(metadata: object, item: str) -> str:
         if not isinstance(metadata, Mapping):
             raise TypeError("it is no mapping")
         text = dump_json(dict(metadata))
+        if _LONG.search(text):
+            json.loads(text, parse_int=_integer)
         encoder(Kind.JSON)(Text(text.encode()))
     except (TypeError, ValueError, ValueDefect) as error:
         raise InvalidVector(f"the metadata of {preview(item)} cannot be kept as JSON: {error}", hint=_KEPT) from error

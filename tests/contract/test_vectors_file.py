@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from localstore import LocalStore, Tenant
-from localstore.errors import StoreError, WrongMode
+from localstore.errors import InvalidVector, StoreError, WrongMode
 from localstore.sqlite import marks, mode
-from localstore.vectors import HashingEmbedder, Match
+from localstore.vectors import HashingEmbedder, Match, content_hash
 from localstore.vectors.blocks import search
 from localstore.vectors.matrices import Matrices
 from localstore.vectors.values import METRICS, Query, check_query
@@ -43,6 +43,10 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+NO_UTF8 = object()
+"""Stands for text that SQLite takes and Python cannot read."""
 
 
 async def answer(tenant: Tenant, kept: Matrices, query: Query) -> list[Match]:
@@ -95,6 +99,83 @@ async def test_a_search_sees_what_another_tool_wrote(tmp_path: Path) -> None:
     with pytest.raises(StoreError):
         async with LocalStore(tmp_path, models=[]) as store:
             await store.tenant("acme").vectors.put("kb/1", [1, 0], model="m")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "is_vector"),
+    [
+        ("embedding", b"00", False),
+        ("embedding", b"", False),
+        ("embedding", b"12345", False),
+        ("embedding", bytes(64_004), False),
+        ("embedding", "text", False),
+        ("embedding", 1.5, False),
+        ("embedding", None, False),
+        ("embedding", bytes(8), False),
+        ("embedding", struct.pack("<2f", float("nan"), 1), False),
+        ("item", b"\xff\x01", False),
+        ("item", NO_UTF8, False),
+        ("content_hash", b"\xff", True),
+        ("content_hash", NO_UTF8, True),
+        ("metadata", "[1", True),
+        ("metadata", "[1]", True),
+        ("metadata", b"{}", True),
+        ("metadata", 7, True),
+        ("metadata", NO_UTF8, True),
+        ("dimension", "many", True),
+    ],
+)
+async def test_what_another_tool_wrote_stands_in_nobody_s_way(
+    tmp_path: Path, column: str, value: object, is_vector: bool
+) -> None:
+    """Whatever is in one row, all others are read and written on; what is no vector is none to every call."""
+    async with LocalStore(tmp_path, models=[]) as store:
+        vectors = store.tenant("acme").vectors
+        for item in ("!", "kb/1", "kb/2"):
+            await vectors.put(item, [1, 0, 0], model="m", text="text", metadata={"a": 1})
+        for before in (False, True):
+            if before:
+                await vectors.search([1, 0, 0], model="m")
+            shell = sqlite3.connect(tmp_path / "acme" / "store.db", isolation_level=None)
+            term = "CAST(x'ff41' AS TEXT)" if value is NO_UTF8 else "?"
+            change = f"UPDATE vectors SET {column} = {term} WHERE rowid = (SELECT min(rowid) FROM vectors)"
+            shell.execute(change, () if value is NO_UTF8 else (value,))
+            shell.close()
+            rest = ["!"] * is_vector + ["kb/1", "kb/2"]
+            assert [match.item for match in await vectors.search([1, 0, 0], model="m")] == rest
+            assert [match.item for match in await vectors.search([1, 0, 0], model="m", where={"a": 1})][-2:] == rest[
+                -2:
+            ]
+            assert (await vectors.stale(lambda _item: "another", model="m"))[-2:] == rest[-2:]
+            found = await vectors.get("!", model="m")
+            assert (found is not None) == is_vector
+            if found is not None:
+                assert found.metadata == ({} if column == "metadata" else {"a": 1})
+                assert found.content_hash == (None if column == "content_hash" else content_hash("text"))
+            await vectors.put("kb/2", [1, 0, 0], model="m", text="text", metadata={"a": 1})
+            with pytest.raises(InvalidVector, match="3 dimensions, not 2"):
+                await vectors.put("kb/3", [1, 0], model="m")
+        await vectors.put("!", [1, 0, 0], model="m")
+        assert await vectors.get("!", model="m") is not None
+        assert await vectors.delete_model("m") == 3 + (column == "item")
+        assert await vectors.count() == 0
+
+
+async def test_a_vector_of_another_dimension_by_another_tool_stands_in_nobody_s_way(tmp_path: Path) -> None:
+    """Searches and puts of the model's own dimension go on, wherever the other one sorts."""
+    async with LocalStore(tmp_path, models=[]) as store:
+        vectors = store.tenant("acme").vectors
+        await vectors.put("kb/1", [1, 0, 0], model="m")
+        shell = sqlite3.connect(tmp_path / "acme" / "store.db", isolation_level=None)
+        for item in ("!", "zz"):
+            shell.execute(
+                "INSERT INTO vectors (company_id, model, item, dimension, embedding) VALUES ('acme', 'm', ?, 3, ?)",
+                (item, struct.pack("<2f", 1, 2)),
+            )
+        shell.close()
+        assert [match.item for match in await vectors.search([1, 0, 0], model="m")] == ["kb/1"]
+        await vectors.put("kb/2", [0, 1, 0], model="m")
+        assert len(await vectors.search([1, 0, 0], model="m")) == 2
 
 
 @pytest.mark.parametrize("seed", range(3))
