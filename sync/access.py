@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from localstore.postgres.server import Server
 from localstore.sqlite.layout import require_tables
 from sync import ledger, pipeline
 from sync.config import TARGET_DEFAULT, SyncSettings
+from sync.following import Following
 from sync.link import Idle, Link
 from sync.listing import held_in_file, held_in_production
 from sync.outcome import Options
@@ -30,15 +30,12 @@ from sync.steps.acknowledge import acknowledge
 if TYPE_CHECKING:
     from localstore.sqlite.database import Database
     from localstore.store import LocalStore
-    from localstore.vectors.qdrant_server import Qdrant
     from sync.blobs.place import Place
 
 EMBEDDED = "embedded"
 
 OBJECTS = "objects"
 """The folder of an embedded production's objects, beside its database."""
-
-QDRANT_EXTRA = "pip install 'localstore[vectors,qdrant]'"
 
 
 class Access:
@@ -51,12 +48,13 @@ class Access:
         self._resources = AsyncExitStack()
         self._server: Server | None = None
         self._idle = Idle()
-        self._qdrant: Qdrant | None = None
+        self._following = Following()
         self._place: Place | None = None
 
     async def close(self) -> None:
         """Close the connections, and stop the embedded server if the engine started it."""
-        self._server = self._qdrant = None
+        self._server = None
+        await self._following.close()
         if self._place is not None:
             await self._place.close()
             self._place = None
@@ -173,30 +171,9 @@ class Access:
             async with self.database(tenant) as database:
                 await link.run(partial(acknowledge, database=database))
 
-    async def followed(self, link: Link, result: TenantResult) -> TenantResult:
-        """Let Qdrant follow production where QDRANT_URL names one; what fails there is added to the result.
-
-        What production has by now is safe, and the next command brings what did not arrive.
-        """
-        url = Settings.from_environment().qdrant_url
-        if url is None:
-            return result
-        try:
-            # Neither the client nor numpy is needed by anybody else.
-            from localstore.vectors.qdrant_server import connect
-            from sync.outbox import follow
-
-            if self._qdrant is None:
-                self._qdrant = connect(url)
-                self._resources.push_async_callback(self._qdrant.client.close)
-            await link.run(partial(follow, company=result.tenant, target=link.target, qdrant=self._qdrant))
-        except ModuleNotFoundError as error:
-            missing = ConfigurationError("QDRANT_URL is set, but the client is missing", hint=QDRANT_EXTRA)
-            missing.__cause__ = error
-            return replace(result, failure=Failure.of(missing))
-        except LocalStoreError as error:
-            return replace(result, failure=Failure.of(error))
-        return result
+    async def followed(self, result: Result) -> Result:
+        """Let Qdrant follow production where QDRANT_URL names one; what fails there is added to the result."""
+        return await self._following.after(await self.link(), result)
 
     async def held(self, tenants: Sequence[str] | None = None) -> list[HeldItem]:
         """Return every held row: from production where the engine knows one, else from the tenants' files."""

@@ -114,7 +114,8 @@ class SyncEngine(Pulls):
                     result = await reports.staged(link, tenant, staged)
                 return await reports.finished(link, replace(result, blobs=tally.to_json()), began)
 
-        return await self.each(await self.tenants(tenants), one)
+        result = await self.each(await self.tenants(tenants), one)
+        return await self.followed(result) if promote else result
 
     async def plan(self, tenants: Sequence[str] | None = None) -> Plan:
         """Seal and stage what is pending, promote everything staged, and roll it all back: the result is the plan."""
@@ -174,7 +175,7 @@ class SyncEngine(Pulls):
             await self.learn(link, tenant)
             return await reports.finished(link, result, began)
 
-        return await self.each(await self.with_staged(tenants), one)
+        return await self.followed(await self.each(await self.with_staged(tenants), one))
 
     async def _promote_plan(self, plan: Plan, tenants: Sequence[str] | None) -> Result:
         link = await self.link(plan.target)
@@ -189,11 +190,11 @@ class SyncEngine(Pulls):
                 )
             )
             result = await reports.promoted(link, tenant, [batch for batch, _ in planned])
-            result = await self.followed(link, result)
             await self.learn(link, tenant)
             return await reports.finished(link, result, began)
 
-        return await self.each([name for name in names if tenants is None or name in tenants], one)
+        served = [name for name in names if tenants is None or name in tenants]
+        return await self.followed(await self.each(served, one))
 
     async def withdraw(self, batch: UUID | str) -> Result:
         """Give up a staged batch and the later ones of its replica; their changes travel in the next one."""
@@ -220,7 +221,7 @@ class SyncEngine(Pulls):
             began = monotonic()
             done = await link.run(partial(takeback.roll_back_once, entry=entry, inverse=inverse))
             await self.learn(link, tenant)
-            result = TenantResult(
+            return TenantResult(
                 tenant,
                 "rolled_back",
                 batch=done.batch,
@@ -229,9 +230,8 @@ class SyncEngine(Pulls):
                 left_alone=tuple((row["row"], row["why"]) for row in done.manifest.get("left_alone", ())),
                 seconds=monotonic() - began,
             )
-            return await self.followed(link, result)
 
-        return await self.each([entry.company_id], one)
+        return await self.followed(await self.each([entry.company_id], one))
 
     async def requeue(self, batch: UUID | str) -> Result:
         """Put what a rollback took back in line again; the next push carries it."""
@@ -297,4 +297,4 @@ class SyncEngine(Pulls):
         except HeldRows:
             await self.learn(link, tenant)
             raise
-        return await self.followed(link, await reports.promoted(link, tenant, [entry.batch for entry in waiting]))
+        return await reports.promoted(link, tenant, [entry.batch for entry in waiting])

@@ -7,50 +7,60 @@ vector is made in Qdrant what it is in production now. That can be cut off anywh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
 import asyncpg
-import numpy as np
 
 from localstore.postgres.connect import session_settings
 from localstore.postgres.policies import COMPANY_SETTING, PROMOTER
-from localstore.postgres.quoting import quote_identifier, quote_literal
+from localstore.postgres.quoting import quote_identifier
+from localstore.vectors.present import (
+    COLUMNS,
+    FOLLOW_LOCK,
+    ROWS_AT_A_TIME,
+    TRY_FOLLOW_LOCK,
+    bring_present,
+    bring_rows,
+    remove_absent,
+)
 from localstore.vectors.qdrant import COLLECTION, QdrantVectors
 from localstore.vectors.qdrant_server import Qdrant
 from localstore.vectors.table import VECTORS
-from localstore.vectors.values import Stored
 from sync import cursor as cursors
 from sync.cursor import Cursor
 from sync.production import Registered, registered
-from sync.pull.fetch import batches_since, changed_keys, emptied, key_match
-from sync.staging import Staging
-
-ROWS_AT_A_TIME: Final = 500
-"""Vectors in memory at a time, on their way from one server to the other."""
+from sync.pull.fetch import batches_since, changed_keys, emptied
 
 NOBODY: Final = UUID(int=0)
 """Qdrant is no replica, so nothing that happened in production was its own doing."""
 
-_COLUMNS: Final = "t.model, t.item, t.content_hash, t.metadata::text AS metadata, t.embedding::real[] AS numbers"
+
+def follower_of(qdrant: Qdrant) -> str:
+    """Return the name under which a Qdrant's positions are kept."""
+    return f"{COLLECTION} {qdrant.shown}"
 
 
-async def follow(connection: asyncpg.Connection, company: str, target: str, qdrant: Qdrant) -> int:
-    """Bring a company's vectors in Qdrant to what production has; return how many were written or removed.
+async def follow(
+    connection: asyncpg.Connection, company: str, target: str, qdrant: Qdrant, *, wait: bool = True
+) -> int:
+    """Bring a company's vectors in Qdrant to what production has; return how many were looked at.
 
-    Followers of a company take turns. Where the position is lost or production is another one, all vectors are brought.
+    Followers of a company take turns; with `wait=False` one that finds another at it leaves it to the next command.
+    Where the position is lost or production is another one, all vectors are brought.
     """
     known = (await registered(connection, target)).get((VECTORS.name, VECTORS.fingerprint))
     if known is None:
         return 0
     vectors = QdrantVectors(qdrant, company)
-    follower = f"{COLLECTION} {qdrant.shown}"
-    async with connection.transaction():
-        await connection.execute(
-            "SELECT pg_advisory_xact_lock(hashtextextended('localstore/follow/' || $1, 0))", company
-        )
+    follower = follower_of(qdrant)
+    # Each statement sees what is committed when it begins, so what is read under the lock is what there is by then.
+    async with connection.transaction(isolation="read_committed"):
+        if wait:
+            await connection.execute(f"SELECT {FOLLOW_LOCK}", company)
+        elif not await connection.fetchval(f"SELECT {TRY_FOLLOW_LOCK}", company):
+            return 0
         await session_settings(connection)
         await connection.execute(f"SET LOCAL ROLE {quote_identifier(PROMOTER)}")
         await connection.execute("SELECT set_config($1, $2, true)", COMPANY_SETTING, company)
@@ -92,47 +102,19 @@ async def _bring_changes(
     connection: asyncpg.Connection, known: Registered, company: str, old: Cursor, vectors: QdrantVectors
 ) -> int:
     since = await batches_since(connection, company, NOBODY, known.target, old)
-    changed, match = changed_keys(known, company, old, since), key_match(Staging(known.table, known.staging), company)
-    gone = await connection.fetch(
-        f"SELECT k.key FROM ({changed}) k WHERE NOT EXISTS (SELECT FROM {known.relation} t WHERE {match})"
-    )
-    # Who comes back meanwhile is brought the next time.
-    await _remove(vectors, [(row["key"][0], row["key"][1]) for row in gone])
-    kept = f"SELECT {_COLUMNS} FROM ({changed}) k JOIN {known.relation} t ON {match}"
-    return len(gone) + len(await _bring(connection, kept, vectors))
+    moved = 0
+    keys = await connection.cursor(f"SELECT k.key FROM ({changed_keys(known, company, old, since)}) k")
+    while records := await keys.fetch(ROWS_AT_A_TIME):
+        addresses = [(record["key"][0], record["key"][1]) for record in records]
+        await bring_present(connection, known.relation, company, addresses, vectors)
+        moved += len(addresses)
+    return moved
 
 
 async def _bring_all(connection: asyncpg.Connection, known: Registered, company: str, vectors: QdrantVectors) -> int:
-    everything = f"SELECT {_COLUMNS} FROM {known.relation} t WHERE t.company_id = {quote_literal(company)}"
-    there = await _bring(connection, everything, vectors)
-    gone = [address async for address in vectors.items() if address not in there]
-    await _remove(vectors, gone)
-    return len(there) + len(gone)
-
-
-async def _bring(connection: asyncpg.Connection, query: str, vectors: QdrantVectors) -> set[tuple[str, str]]:
-    """Bring the vectors of a query, some at a time; return the models and items of those that Qdrant then has."""
-    brought: set[tuple[str, str]] = set()
-    rows = await connection.cursor(query)
+    moved = 0
+    rows = await connection.cursor(f"SELECT {COLUMNS} FROM {known.relation} t WHERE t.company_id = $1", company)
     while records := await rows.fetch(ROWS_AT_A_TIME):
-        by_model: dict[str, list[Stored]] = {}
-        for record in records:
-            if record["numbers"]:
-                by_model.setdefault(record["model"], []).append(_stored(record))
-                brought.add((record["model"], record["item"]))
-        for model, some in by_model.items():
-            await vectors.bring(model, some, ())
-    return brought
-
-
-async def _remove(vectors: QdrantVectors, addresses: Sequence[tuple[str, str]]) -> None:
-    by_model: dict[str, list[str]] = {}
-    for model, item in addresses:
-        by_model.setdefault(model, []).append(item)
-    for model, items in by_model.items():
-        await vectors.bring(model, (), items)
-
-
-def _stored(record: asyncpg.Record) -> Stored:
-    numbers = np.array(record["numbers"], "<f4")
-    return Stored(record["item"], len(numbers), record["content_hash"], record["metadata"] or "{}", numbers.tobytes())
+        await bring_rows(records, vectors)
+        moved += len(records)
+    return moved + await remove_absent(connection, known.relation, company, vectors)

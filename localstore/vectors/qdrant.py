@@ -9,11 +9,10 @@ from typing import Any, Final, TypeVar
 from uuid import UUID, uuid5
 
 import numpy as np
-import orjson
 from qdrant_client import models
 
 from localstore.identifiers import check_tenant_id
-from localstore.vectors.blocks import block_of, search
+from localstore.vectors.blocks import block_of, parsed, search
 from localstore.vectors.interface import VectorsInterface
 from localstore.vectors.qdrant_server import Qdrant, translated
 from localstore.vectors.values import (
@@ -95,11 +94,11 @@ class QdrantVectors(VectorsInterface):
                 chosen = models.PointIdsList(points=[self._id(model, item) for item in items])
                 await self._client.delete(self._collection, points_selector=chosen, wait=True)
 
-    async def items(self) -> AsyncIterator[tuple[str, str]]:
-        """Yield the model and item of every vector."""
+    async def addresses(self, model: str | None = None) -> AsyncIterator[list[tuple[str, str]]]:
+        """Yield the models and items of all vectors, or of one model's, some at a time; they may go meanwhile."""
         with translated(self._qdrant):
-            async for record in self._all(self._filter(None), ["model", "item"]):
-                yield record["model"], record["item"]
+            async for records in self._all(self._filter(model), ["model", "item"]):
+                yield [(record["model"], record["item"]) for record in records]
 
     async def _put(self, model: str, vectors: list[Stored]) -> None:
         with translated(self._qdrant):
@@ -149,7 +148,7 @@ class QdrantVectors(VectorsInterface):
             return None
         _, data, digest, metadata = _row(record, (record.payload or {})["dimension"])
         stored = Stored(item, len(data) // 4, digest, metadata, data)
-        return Vector(item, stored.floats, digest, orjson.loads(metadata))
+        return Vector(item, stored.floats, digest, parsed(metadata))
 
     async def _delete(self, model: str, item: str) -> bool:
         with translated(self._qdrant):
@@ -169,7 +168,7 @@ class QdrantVectors(VectorsInterface):
     async def _hashes(self, model: str) -> dict[str, str | None]:
         with translated(self._qdrant):
             found = self._all(self._filter(model), ["item", "content_hash"])
-            return {record["item"]: record["content_hash"] async for record in found}
+            return {record["item"]: record["content_hash"] async for records in found for record in records}
 
     async def _record(self, model: str, item: str, *, with_vectors: bool = False) -> models.Record | None:
         if not await self._known():
@@ -178,7 +177,7 @@ class QdrantVectors(VectorsInterface):
         mine = {"company_id": self._company, "model": model, "item": item}
         return next((record for record in found if mine.items() <= (record.payload or {}).items()), None)
 
-    async def _all(self, mine: models.Filter, fields: list[str]) -> AsyncIterator[dict[str, Any]]:
+    async def _all(self, mine: models.Filter, fields: list[str]) -> AsyncIterator[list[dict[str, Any]]]:
         if not await self._known():
             return
         offset: Any = None
@@ -186,8 +185,7 @@ class QdrantVectors(VectorsInterface):
             records, offset = await self._client.scroll(
                 self._collection, scroll_filter=mine, limit=ROWS_AT_A_TIME, offset=offset, with_payload=fields
             )
-            for record in records:
-                yield record.payload or {}
+            yield [record.payload or {} for record in records]
             if offset is None:
                 return
 
@@ -248,9 +246,7 @@ class QdrantVectors(VectorsInterface):
                 "content_hash": vector.content_hash,
                 "metadata": vector.metadata,
                 "facts": [
-                    _fact(key, value)
-                    for key, value in orjson.loads(vector.metadata).items()
-                    if scalar(value) is not None
+                    _fact(key, value) for key, value in parsed(vector.metadata).items() if scalar(value) is not None
                 ],
             },
         )

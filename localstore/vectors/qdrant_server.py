@@ -68,7 +68,7 @@ def connect(url: str | SecretStr) -> Qdrant:
     if parts.scheme == "memory":
         return Qdrant(AsyncQdrantClient(location=":memory:"), in_process=True, shown="in memory")
     if parts.scheme == "file" and parts.path and not parts.netloc:
-        return Qdrant(AsyncQdrantClient(path=unquote(parts.path)), in_process=True, shown=f"in {unquote(parts.path)}")
+        return _in_folder(unquote(parts.path))
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigurationError(f"QDRANT_URL cannot be a {parts.scheme or 'bare'} URL", hint=_HINT)
     key = parts.password or parts.username
@@ -88,6 +88,24 @@ def connect(url: str | SecretStr) -> Qdrant:
             check_compatibility=False,
         )
     return Qdrant(client, in_process=False, shown=f"at {parts.scheme}://{parts.hostname}:{port}")
+
+
+def _in_folder(folder: str) -> Qdrant:
+    """Return the engine over a folder, which one client at a time has open."""
+    from qdrant_client import AsyncQdrantClient
+
+    with warnings.catch_warnings():
+        # The client leaves the file open that it could not lock; it is closed here, with all that failed.
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            return Qdrant(AsyncQdrantClient(path=folder), in_process=True, shown=f"in {folder}")
+        except RuntimeError:
+            what = f"another process, or another client in this one, has Qdrant's folder {folder} open"
+            hint = "let it end and run the command again, or run a server and set QDRANT_URL=http://HOST:6333"
+        except OSError as error:
+            what = f"Qdrant's folder {folder} cannot be used: {error.strerror or type(error).__name__}"
+            hint = "let QDRANT_URL=file:///FOLDER name a folder that this user may write to"
+    raise VectorsUnavailable(what, hint=hint)
 
 
 @contextmanager

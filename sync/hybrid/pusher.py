@@ -161,6 +161,8 @@ class Pusher:
                 self._note(companies, Failure.of(error))
             raise
         for tenant in result.tenants:
+            if tenant.tenant not in companies:
+                continue  # One whose vectors another program left behind.
             if tenant.failure is not None:
                 self._waiting.update({tenant.tenant} if self._is_here(tenant.tenant) else ())
                 self._note([tenant.tenant], tenant.failure)

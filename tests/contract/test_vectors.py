@@ -35,7 +35,7 @@ from localstore.vectors.pgvector import PgVectors
 from localstore.vectors.qdrant import QdrantVectors
 from localstore.vectors.qdrant_server import connect
 from localstore.vectors.table import VECTORS
-from localstore.vectors.values import METRICS, Metric
+from localstore.vectors.values import METRICS, Embedding, Metric
 from sync.production import prepare, register
 from tests.conftest import run_sql
 
@@ -45,6 +45,9 @@ EMBEDDER = HashingEmbedder(16)
 
 ALPHABET = ("kb/1", "acme-2", "/", "..", *"%_'*.[{\"\\\0\n", "$1", ":m", "é", "\ud800", "🜁")
 """What names are put together from that try to reach another tenant."""
+
+FILTERS_OF_NOTHING: tuple[object, ...] = (None, {"b": 1}, 2**64, -(2**63) - 1, [1, 2**64])
+"""Values by which no place filters."""
 
 Place: TypeAlias = Callable[[str], VectorsInterface]
 """Gives a company's vectors in one place."""
@@ -229,6 +232,14 @@ async def test_a_vector_whose_text_has_changed_is_stale(place: Place) -> None:
         ("kb/1", [], "m", {}),
         ("kb/1", [[1, 2]], "m", {}),
         ("kb/1", ["a"], "m", {}),
+        ("kb/1", ["1", "2"], "m", {}),
+        ("kb/1", "12", "m", {}),
+        ("kb/1", b"12", "m", {}),
+        ("kb/1", 12, "m", {}),
+        ("kb/1", [1 + 2j, 1], "m", {}),
+        ("kb/1", [True, False], "m", {}),
+        ("kb/1", [None, 1.0], "m", {}),
+        ("kb/1", np.array(["2020-01-01"], "datetime64[D]"), "m", {}),
         ("kb/1", [0.1] * 16_001, "m", {}),
         ("", [1], "m", {}),
         ("kb\0", [1], "m", {}),
@@ -241,15 +252,20 @@ async def test_a_vector_whose_text_has_changed_is_stale(place: Place) -> None:
         ("kb/1", [1], "m", {"a": "\0"}),
         ("kb/1", [1], "m", {1: 2}),
         ("kb/1", [1], "m", {"a": "x" * 70_000}),
+        ("kb/1", [1], "m", {"a": 2**64}),
+        ("kb/1", [1], "m", {"a": [{"b": -(2**63) - 1}]}),
+        ("kb/1", [1], "m", {"a": 10**5000}),
     ],
 )
 async def test_V44_what_no_place_could_keep_is_refused_by_all(
-    place: Place, item: str, embedding: list[float], model: str, metadata: dict[str, object]
+    place: Place, item: str, embedding: Embedding, model: str, metadata: dict[str, object]
 ) -> None:
     """Nothing is stored of it, also of the good vectors that came along."""
     vectors = place("acme")
     with pytest.raises(InvalidVector):
         await vectors.put_many([Vector("good", [1.0, 2.0]), Vector(item, embedding, None, metadata)], model=model)
+    with pytest.raises(InvalidVector):
+        await vectors.put_many([Vector(item, embedding, None, metadata)], model=model)
     assert await vectors.count() == 0
 
 
@@ -265,10 +281,25 @@ async def test_a_model_has_one_dimension_and_a_search_that_of_its_model(place: P
         await vectors.search([1, 2], model="m")
     with pytest.raises(InvalidVector):
         await vectors.search([0, 0, 0], model="m")
-    for wrong in ({"k": 0}, {"k": 10_001}, {"metric": "near"}, {"where": {"a": None}}, {"where": {"a": {"b": 1}}}):
+    wrong: list[dict[str, Any]] = [{"k": 0}, {"k": 10_001}, {"metric": "near"}]
+    for options in wrong + [{"where": {"a": value}} for value in FILTERS_OF_NOTHING]:
         with pytest.raises(InvalidVector):
-            await vectors.search([1, 2, 3], model="m", **wrong)
+            await vectors.search([1, 2, 3], model="m", **options)
     assert await vectors.count() == 1
+
+
+async def test_numbers_of_metadata_are_the_same_everywhere(place: Place) -> None:
+    """Integers of 64 bits come back as they were, and are equal to the floats that they are equal to."""
+    vectors = place("acme")
+    numbers = {"kb/1": 2**63, "kb/2": 2.0**53, "kb/3": 2**64 - 1, "kb/4": -(2**63), "kb/5": 2**53, "kb/6": 0.5}
+    for item, number in numbers.items():
+        await vectors.put(item, [1, 2], model="m", metadata={"n": number, "digits": "9" * 30})
+        found = await vectors.get(item, model="m")
+        assert found is not None
+        assert found.metadata == {"n": number, "digits": "9" * 30}
+    for asked in numbers.values():
+        matches = await vectors.search([1, 2], model="m", where={"n": asked})
+        assert [match.item for match in matches] == [item for item, number in numbers.items() if number == asked]
 
 
 async def test_a_tenant_never_reaches_another_s_vectors(place: Place) -> None:
@@ -348,6 +379,20 @@ async def test_the_environment_alone_says_where_vectors_are(
     finally:
         async with connection_to(production_of_vectors.owner) as owner:
             await owner.execute(EMPTY)
+
+
+def test_an_engine_that_somebody_has_open_is_named(tmp_path: Path) -> None:
+    """One client at a time has a folder: the other's error is ours and says what to do; so is a wrong folder's."""
+    url = (tmp_path / "qdrant").as_uri()
+    first = connect(url)
+    with pytest.raises(VectorsUnavailable, match="open") as refused:
+        connect(url)
+    assert "http://HOST:6333" in refused.value.hint
+    asyncio.run(first.client.close())
+    asyncio.run(connect(url).client.close())
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(VectorsUnavailable, match="cannot be used"):
+        connect((tmp_path / "file" / "qdrant").as_uri())
 
 
 @pytest.mark.parametrize(
