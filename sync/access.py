@@ -18,7 +18,7 @@ from localstore.postgres.server import Server
 from localstore.sqlite.layout import require_tables
 from sync import ledger, pipeline
 from sync.config import TARGET_DEFAULT, SyncSettings
-from sync.following import Following
+from sync.following import OTHERS_MAX, Following
 from sync.link import Idle, Link
 from sync.listing import held_in_file, held_in_production
 from sync.outcome import Options
@@ -171,9 +171,9 @@ class Access:
             async with self.database(tenant) as database:
                 await link.run(partial(acknowledge, database=database))
 
-    async def followed(self, result: Result) -> Result:
+    async def followed(self, result: Result, *, others: int = OTHERS_MAX) -> Result:
         """Let Qdrant follow production where QDRANT_URL names one; what fails there is added to the result."""
-        return await self._following.after(await self.link(), result)
+        return await self._following.after(await self.link(), result, others=others)
 
     async def held(self, tenants: Sequence[str] | None = None) -> list[HeldItem]:
         """Return every held row: from production where the engine knows one, else from the tenants' files."""

@@ -42,10 +42,11 @@ class Following:
         if qdrant is not None:
             await qdrant.client.close()
 
-    async def after(self, link: Link, result: Result) -> Result:
+    async def after(self, link: Link, result: Result, *, others: int = OTHERS_MAX) -> Result:
         """Follow, and add what fails to the result: what production has is safe, and the next command brings it.
 
-        A company that is not among the result's gets an entry there only if it fails.
+        At most so many `others` than the result's companies are followed, too; one of those gets an entry only if it
+        fails.
         """
         settings = Settings.from_environment()
         if settings.qdrant_url is None:
@@ -53,7 +54,7 @@ class Following:
         own = [tenant.tenant for tenant in result.tenants]
         try:
             qdrant = self._connected(settings)
-            due = await link.run(partial(due_companies, qdrant=qdrant, own=own))
+            due = await link.run(partial(due_companies, qdrant=qdrant, own=own, others=others))
         except LocalStoreError as error:
             if not own:
                 raise
@@ -91,12 +92,14 @@ class Following:
         return self._qdrant
 
 
-async def due_companies(connection: asyncpg.Connection, qdrant: Qdrant, own: Sequence[str]) -> list[tuple[str, str]]:
+async def due_companies(
+    connection: asyncpg.Connection, qdrant: Qdrant, own: Sequence[str], others: int = OTHERS_MAX
+) -> list[tuple[str, str]]:
     """Return the companies, with their schemas, of which Qdrant may lack something: by one query."""
     from sync.outbox import follower_of
 
     rows = await connection.fetch(
-        sql("due"), follower_of(qdrant), VECTORS.name, VECTORS.fingerprint, list(own), OTHERS_MAX, UNDO_DAYS
+        sql("due"), follower_of(qdrant), VECTORS.name, VECTORS.fingerprint, list(own), others, UNDO_DAYS
     )
     return [(row["company_id"], row["target"]) for row in rows]
 

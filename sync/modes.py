@@ -22,6 +22,7 @@ from sync.errors import ModeInDoubt, NotReady
 from sync.gates import CARRIED, EQUAL, Gate, Site, nothing_held
 from sync.moded import ModeChange, ModeStatus, ModeStatuses
 from sync.production import is_prepared
+from sync.results import Result, TenantResult
 from sync.status import read_status
 from sync.steps.acknowledge import acknowledge
 from sync.steps.pull import pull
@@ -158,10 +159,12 @@ class Modes:
         # Most of it while others still write, which keeps the time short in which they wait.
         await self._settle(site, rounds=1)
         await nothing_held(site)
+        await self._follow(site)
         told = False
         try:
             await self._mirror(site, ADVANCING)
             await self._settle(site)
+            await self._follow(site)
             await _pass(site, EQUAL)
             told = True
             await self._declare(site, POSTGRESQL, among=(HYBRID,))
@@ -193,6 +196,13 @@ class Modes:
             await site.link.run(partial(pull, database=site.database, target=target))
             if not await site.database.read(authority.waits):
                 return
+
+    async def _follow(self, site: Site) -> None:
+        """Let Qdrant, where there is one, have what production has: there vectors are searched from then on."""
+        done = await self._engine.followed(Result((TenantResult(site.tenant, "promoted"),)), others=0)
+        failure = done.tenants[0].failure
+        if failure is not None:
+            raise NotReady(failure.message, hint=failure.hint, tenant=site.tenant)
 
     # -- backwards ------------------------------------------------------------------------------------------------
 

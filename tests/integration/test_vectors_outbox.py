@@ -18,6 +18,7 @@ from localstore.vectors import Match, QdrantVectors, Vector, VectorsInterface
 from localstore.vectors.qdrant_server import connect
 from localstore.vectors.values import METRICS
 from sync import SyncEngine
+from sync.errors import NotReady
 from tests.contract.test_vectors import crowd, told
 
 pytestmark = pytest.mark.usefixtures("pgvector")
@@ -138,6 +139,30 @@ async def test_a_qdrant_that_is_away_stops_no_promotion_and_catches_up(
             assert (result.tenants[0].state, result.exit_code) == ("unchanged", 0)
         async with connect(qdrant_url) as qdrant:
             assert await answers(QdrantVectors(qdrant, "acme"), vectors[3], "m") == await answers(mine, vectors[3], "m")
+
+
+async def test_a_mode_is_not_changed_before_qdrant_has_every_vector(
+    tmp_path: Path, production: str, qdrant_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the way to postgresql it follows what the change itself promotes; where it is away the file stays open."""
+    vectors = crowd(20, 16, 4)
+    async with LocalStore(tmp_path / "data", models=[]) as store:
+        mine = store.tenant("acme").vectors
+        await mine.put_many(vectors[:10], model="m")
+        async with SyncEngine(store, to=production) as engine:
+            await engine.push(promote=True)
+            await engine.modes.advance("acme")
+        await mine.put_many(vectors[10:], model="m")
+        monkeypatch.setenv("QDRANT_URL", "http://127.0.0.1:1")
+        async with SyncEngine(store, to=production) as engine:
+            with pytest.raises(NotReady, match="Qdrant"):
+                await engine.modes.advance("acme")
+        await mine.put("kb/late", vectors[0].embedding, model="m")
+        monkeypatch.setenv("QDRANT_URL", qdrant_url)
+        async with SyncEngine(store, to=production) as engine:
+            assert (await engine.modes.advance("acme")).mode == "postgresql"
+        async with connect(qdrant_url) as qdrant:
+            assert await QdrantVectors(qdrant, "acme").count() == 21
 
 
 async def test_a_push_killed_while_qdrant_follows_is_finished_by_the_next(
