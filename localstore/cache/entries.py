@@ -118,8 +118,10 @@ class Entries(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
 
     def shrink(self) -> None:
         """Give the free pages back to the disk."""
-        # `execute` takes the first page for a statement without a result, and stops there.
-        self.connection.executescript("PRAGMA incremental_vacuum")
+        (free,) = self.connection.execute("PRAGMA freelist_count").fetchone()
+        for _ in range(free):
+            # `execute` takes one page and stops; `executescript` would commit what others are in the middle of.
+            self.connection.execute("PRAGMA incremental_vacuum(1)")
 
     def tidy(self) -> None:
         """Delete what has expired, and the entries stored longest ago when there is more than there is room for."""

@@ -12,6 +12,8 @@ from threading import RLock
 from time import monotonic
 from typing import ClassVar, Final, TypeVar
 
+import diskcache
+
 from localstore.cache import database
 from localstore.cache.backend import Backend, Measured, NotAnInteger
 from localstore.cache.database import Damaged
@@ -27,6 +29,9 @@ T = TypeVar("T")
 
 DESCRIPTORS: Final = 3
 """The database, its WAL and its index."""
+
+_OWN_ERRORS: Final = (sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
+"""What sqlite says of the values that it was given, and not of the file."""
 
 
 class Folder(Backend):
@@ -95,7 +100,7 @@ class Folder(Backend):
             first = False
             number, after = await self._write(partial(Entries.sweep, prefix=prefix, matches=matches, after=after))
             total += number
-        await self._run(lambda entries: None if entries is None else entries.shrink(), writes=False)
+        await self._write(Entries.shrink)
         return total
 
     async def count(self, _company_id: str, hits: int, misses: int) -> None:
@@ -249,8 +254,12 @@ def _nothing(_entries: Entries | None) -> None:
 
 
 def _do(job: Job[Entries | None], entries: Entries | None) -> None:
-    """Do one job. What is wrong with its own entry is its own error; what is wrong with the file is everybody's."""
+    """Do one job. What is wrong with the file is everybody's error; whatever else is wrong is the job's own."""
     try:
         job.result = job.work(entries)
-    except (NotAnInteger, RefusedEntry) as error:
+    except _OWN_ERRORS as error:
+        job.error = error
+    except (sqlite3.Error, OSError, diskcache.Timeout, Damaged):
+        raise
+    except Exception as error:  # noqa: BLE001 - its caller hears it, and nobody else
         job.error = error

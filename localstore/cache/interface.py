@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -11,9 +10,9 @@ from localstore.cache.backend import INTEGER_MAX, INTEGER_MIN, Backend, NotAnInt
 from localstore.cache.changes import Changes, table_names
 from localstore.cache.failures import CacheFailure
 from localstore.cache.following import Following
-from localstore.cache.keys import Namespace
+from localstore.cache.keys import Namespace, check_key
 from localstore.cache.once import Computations, compute
-from localstore.cache.patterns import compile_pattern
+from localstore.cache.patterns import check_pattern, compile_pattern
 from localstore.cache.stats import CacheStats
 from localstore.errors import CacheUnavailable, ConfigurationError, InvalidRow
 
@@ -22,7 +21,7 @@ D = TypeVar("D")
 
 TTL_SECONDS: Final = 300.0
 TTL_SECONDS_MAX: Final = 366 * 24 * 3600.0
-"""Nothing is kept for good: what nobody deletes goes at last."""
+"""A year, also a leap year. Nothing is kept for good: what nobody deletes goes at last."""
 
 COUNTED_AT_ONCE: Final = 500
 """Hits and misses are counted here and added to the backend's counts when so many have come together."""
@@ -68,7 +67,7 @@ class Cache:
 
     async def set(self, key: str, value: object, ttl: float | None = None) -> bool:
         """Keep a value; return whether it is kept, which it is not when it is too large or the cache is down."""
-        return await self.set_many({key: value}, ttl)
+        return await self.set_many({check_key(key): value}, ttl)
 
     async def set_many(self, entries: Mapping[str, object], ttl: float | None = None) -> bool:
         """Keep several values; return whether all are kept."""
@@ -125,7 +124,7 @@ class Cache:
         `*` is any run of characters, `?` one, `[abc]`, `[a-z]` and `[^a]` one of a set; a backslash takes the next one
         as it is. A pattern sees the keys of this cache and no others.
         """
-        wanted = compile_pattern(pattern)
+        wanted = compile_pattern(check_pattern(pattern))
         start = len(self.namespace.prefix)
         return await self._guarded(
             self.backend.sweep(self.namespace.prefix + wanted.literal, lambda key: wanted.matches(key[start:])), 0
@@ -248,6 +247,9 @@ def check_ttl(ttl: float | None) -> float:
     """Return the seconds to keep something for: five minutes for None; raises ConfigurationError for what is none."""
     if ttl is None:
         return TTL_SECONDS
-    if type(ttl) not in (int, float) or not math.isfinite(ttl) or ttl <= 0:
-        raise ConfigurationError(f"a ttl of {ttl!a} is no time", hint="give seconds above 0, or None for five minutes")
-    return min(float(ttl), TTL_SECONDS_MAX)
+    if type(ttl) not in (int, float) or not 0 < ttl <= TTL_SECONDS_MAX:
+        raise ConfigurationError(
+            "this ttl is no time that a cache keeps something for",
+            hint="give seconds above 0 and up to a year (366 days), or None for five minutes",
+        )
+    return float(ttl)

@@ -9,6 +9,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
+
+from localstore.cache.keys import KEY_BYTES_MAX
+from localstore.errors import InvalidIdentifier
+from localstore.identifiers import preview
+
+PATTERN_BYTES_MAX: Final = 4 * KEY_BYTES_MAX
+"""Room for the longest key with each of its characters in brackets; a longer pattern only takes long to decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +31,22 @@ class Pattern:
         return self.expression.fullmatch(key) is not None
 
 
+def check_pattern(text: str) -> str:
+    """Return `text` when it can be a pattern: any text that UTF-8 can hold, up to PATTERN_BYTES_MAX bytes of it."""
+    try:
+        if len(text.encode()) <= PATTERN_BYTES_MAX:
+            return text
+    except (UnicodeEncodeError, AttributeError):
+        pass
+    raise InvalidIdentifier(
+        f"{preview(text)} cannot be a pattern of cache keys",
+        hint=f"give a text of at most {PATTERN_BYTES_MAX} bytes in UTF-8",
+    )
+
+
 @lru_cache(maxsize=256)
 def compile_pattern(text: str) -> Pattern:
-    """Return the pattern that `text` describes."""
+    """Return the pattern that a checked `text` describes."""
     fixed = [""]
     literal: list[str] = []
     place, plain = 0, True

@@ -6,13 +6,14 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, ClassVar, Final
-from urllib.parse import urlsplit
 
+from localstore.cache.address import check_address
 from localstore.cache.backend import Backend, Measured, NotAnInteger
 from localstore.cache.failures import CacheFailure, RefusedEntry
-from localstore.cache.wire import AT_ONCE, Command, Wire, redis_package, said, wire_to
-from localstore.errors import ConfigurationError
+from localstore.cache.wire import AT_ONCE, Command, Wire, said, wire_to
+from localstore.sqlite.threads import in_thread
 
 _RELEASE: Final = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0"
 # The sum is read again because a number of 64 bits would lose some on its way through Lua.
@@ -22,7 +23,6 @@ _INCR: Final = (
 )
 _NO_INTEGER: Final = ("not an integer", "overflow", "WRONGTYPE")
 _SPECIAL: Final = re.compile(r"([*?\[\]\\^-])")
-_SCHEMES: Final = ("redis", "rediss", "unix")
 
 
 class Server(Backend):
@@ -33,10 +33,9 @@ class Server(Backend):
     def __init__(self, url: str) -> None:
         super().__init__()
         self._url = url
-        self.address = _address(url)
+        self.address = check_address(url)
         self.failures.name = f"the cache at {self.address}"
         self._wires: dict[asyncio.AbstractEventLoop, Wire] = {}
-        redis_package()
 
     def __repr__(self) -> str:
         return f"<Server {self.address}>"
@@ -78,7 +77,8 @@ class Server(Backend):
         """Delete what matches, going through the keys by SCAN, which never stops the server as KEYS would."""
         total = 0
         async for keys in self._scan(prefix):
-            wanted = [key for key in keys if matches(key)]
+            # A pattern of many runs takes a moment, which all others on this loop would wait for.
+            wanted = await in_thread(partial(_matching, keys, matches))
             if wanted:
                 total += await self.delete(wanted)
         return total
@@ -154,32 +154,17 @@ class Server(Backend):
         return answers
 
     async def _ask(self, commands: Sequence[Command], *, again: bool = True) -> list[Any]:
-        """Return the answers, some hundreds of commands at a time; `again` where they may be carried out twice."""
+        """Return the answers; `again` where the commands may be carried out twice."""
         loop = asyncio.get_running_loop()
         wire = self._wires.get(loop)
         if wire is None:
             self._wires = {other: kept for other, kept in self._wires.items() if not other.is_closed()}
             wire = self._wires.setdefault(loop, wire_to(self._url))
-        answers: list[Any] = []
-        for start in range(0, len(commands), AT_ONCE):
-            answers += await wire.ask(commands[start : start + AT_ONCE], again=again)
-        return answers
+        return await wire.ask(commands, again=again)
 
 
-def _address(url: str) -> str:
-    """Return the URL without its credentials; raises ConfigurationError, without repeating it, for what is none."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port or 6379
-    except ValueError:
-        parts, port = urlsplit(""), 0
-    if parts.scheme not in _SCHEMES:
-        raise ConfigurationError(
-            "REDIS_URL is not a URL of a Redis server", hint="redis://[[user]:password@]host[:port][/db], rediss://…"
-        )
-    if parts.scheme == "unix":
-        return f"unix://{parts.path}"
-    return f"{parts.scheme}://{parts.hostname or 'localhost'}:{port}{parts.path.rstrip('/')}"
+def _matching(keys: Sequence[str], matches: Callable[[str], bool]) -> list[str]:
+    return [key for key in keys if matches(key)]
 
 
 def _milliseconds(seconds: float) -> int:

@@ -122,9 +122,17 @@ async def test_a_value_goes_when_its_time_is_up(caches: Caches) -> None:
     assert await cache.get("stays") == 1
 
 
-@pytest.mark.parametrize("ttl", [0, -1, math.nan, math.inf, True, "5"])
+NO_TTL = {
+    **{str(ttl): ttl for ttl in (0, -1, math.nan, math.inf, True, "5", 366 * 86400 + 0.001, Decimal(5))},
+    "10**400": 10**400,
+    "-10**400": -(10**400),
+    "10**5000": 10**5000,
+}
+
+
+@pytest.mark.parametrize("ttl", NO_TTL.values(), ids=NO_TTL)
 async def test_a_ttl_that_is_no_time_is_refused(caches: Caches, ttl: Any) -> None:
-    """Nothing is kept for no time or for good."""
+    """Nothing is kept for no time, for more than a year or for good; a year itself is one."""
     for call in (
         caches.of("alpha").set("key", 1, ttl),
         caches.of("alpha").add("key", 1, ttl),
@@ -132,6 +140,7 @@ async def test_a_ttl_that_is_no_time_is_refused(caches: Caches, ttl: Any) -> Non
     ):
         with pytest.raises(ConfigurationError):
             await call
+    assert await caches.of("alpha").set("key", 1, 366 * 86400)
 
 
 async def test_one_of_many_adds(caches: Caches) -> None:
