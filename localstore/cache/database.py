@@ -9,7 +9,7 @@ import sqlite3
 import stat
 import tempfile
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -145,14 +145,14 @@ def failure(error: BaseException) -> CacheFailure | None:
     name: str = getattr(error, "sqlite_errorname", "") or ""
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         return Damaged(f"the database is damaged: {error}")
-    if isinstance(error, diskcache.Timeout):
-        return CacheFailure("another process is writing to it for too long, or the disk refuses")
     if isinstance(error, sqlite3.Error | OSError | LocalStoreError):
         return CacheFailure(f"{type(error).__name__}: {error}")
     return None
 
 
 def _configure(connection: sqlite3.Connection) -> None:
+    # Ours are no texts, and one that was planted must not fail the call that meets it.
+    connection.text_factory = partial(str, encoding="utf-8", errors="replace")
     by_hand = has_wal_reset_bug(sqlite3.sqlite_version_info)
     for pragma in (
         "trusted_schema = OFF",

@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from threading import get_ident
 from typing import Final
 
 import diskcache
 
 from localstore.cache.backend import INTEGER_MAX, INTEGER_MIN, NotAnInteger
 from localstore.cache.disk import Disk, value_of
-from localstore.cache.failures import RefusedEntry
+from localstore.cache.failures import Failures, RefusedEntry
 
 SETTINGS: Final = {
     **diskcache.DEFAULT_SETTINGS,
@@ -44,15 +46,16 @@ class Entries(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
     that table but counts.
     """
 
-    def __init__(self, folder: Path, connection: sqlite3.Connection, bytes_max: int) -> None:
+    def __init__(self, folder: Path, connection: sqlite3.Connection, bytes_max: int, failures: Failures) -> None:
         for name, value in SETTINGS.items():
             setattr(self, name, value)
         self._directory = str(folder)
         self._timeout = 0
-        self._txn_id = None
+        self._txn_id: int | None = None
         self._disk = Disk(str(folder))
         self.connection = connection
         self.bytes_max = bytes_max
+        self._failures = failures
         self._page_size = int(connection.execute("PRAGMA page_size").fetchone()[0])
 
     @property
@@ -64,6 +67,24 @@ class Entries(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
         """Close the connection."""
         self.connection.close()
 
+    @contextmanager
+    def transact(self, retry: bool = False) -> Iterator[None]:
+        """Do what is in the block in one transaction, which is over at its end, however it ends.
+
+        diskcache's own hides why none could be begun, and leaves one behind that could not be committed.
+        """
+        assert not retry
+        self.connection.execute("BEGIN IMMEDIATE")
+        self._txn_id = get_ident()
+        try:
+            yield
+            self.connection.execute("COMMIT")
+        finally:
+            self._txn_id = None
+            # SQLite has ended it already after some errors, as when the disk is full.
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+
     def volume(self) -> int:
         """Return how many bytes the entries take in the file; pages that are free do not count."""
         (pages,) = self.connection.execute("PRAGMA page_count").fetchone()
@@ -73,17 +94,33 @@ class Entries(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
     # -- one entry ------------------------------------------------------------------------------------------------
 
     def read(self, key: str) -> bytes | None:
-        """Return the value of a key, or None."""
-        stored = self.get(key)
-        return None if stored is None else value_of(key, stored)
+        """Return the value of a key, or None; raises RefusedEntry for one that is not ours."""
+        entry = self._entry(key)
+        return None if entry is None else entry[0]
+
+    def has(self, key: str) -> bool:
+        """Return whether the key has an entry, of whatever kind."""
+        found = self.connection.execute("SELECT 1 FROM Cache WHERE raw = 1 AND key = ?", (key.encode(),)).fetchone()
+        return found is not None
+
+    def add(self, key: str, value: bytes, ttl: float) -> bool:
+        """Keep the value unless the key has one, and return whether this call did."""
+        if self._sound(key) is not None:
+            return False
+        self.set(key, value, expire=ttl)
+        return True
+
+    def lock(self, key: str, owner: bytes, ttl: float) -> bool:
+        """Keep the owner unless the key has one; see `Backend.lock`."""
+        entry = self._sound(key)
+        if entry is not None and entry[1] <= time.time() + ttl:
+            return False
+        self.set(key, owner, expire=ttl)
+        return True
 
     def raise_by(self, key: str, by: int, ttl: float) -> int:
         """Add to the integer under the key; see `Backend.incr`."""
-        try:
-            stored, expires = self.get(key, expire_time=True)
-            value = b"0" if stored is None else value_of(key, stored)
-        except RefusedEntry:
-            raise NotAnInteger from None
+        value, expires = self._sound(key) or (b"0", None)
         total = int(value) + by if _INTEGER.fullmatch(value) else INTEGER_MAX + 1
         if not (INTEGER_MIN <= total <= INTEGER_MAX and INTEGER_MIN <= total - by <= INTEGER_MAX):
             raise NotAnInteger
@@ -92,8 +129,34 @@ class Entries(diskcache.Cache):  # type: ignore[misc]  # diskcache has no types
 
     def release(self, key: str, value: bytes) -> None:
         """Delete the key if it has this value."""
-        if self.read(key) == value:
+        entry = self._sound(key)
+        if entry is not None and entry[0] == value:
             self.delete(key)
+
+    def drop_refused(self, keys: Sequence[str]) -> None:
+        """Delete those of the keys that have what is not ours: nobody could use it, and it is in others' way."""
+        for key in keys:
+            try:
+                self._entry(key)
+            except RefusedEntry:
+                self.connection.execute("DELETE FROM Cache WHERE raw = 1 AND key = ?", (key.encode(),))
+
+    def _sound(self, key: str) -> tuple[bytes, float] | None:
+        """Return what a write finds under the key; what is not ours is counted, deleted, and as good as nothing."""
+        try:
+            return self._entry(key)
+        except RefusedEntry as error:
+            self._failures.note(error)
+            self.drop_refused([key])
+            return None
+
+    def _entry(self, key: str) -> tuple[bytes, float] | None:
+        stored, expires = self.get(key, expire_time=True)
+        if stored is None:
+            return None
+        if not isinstance(expires, float):
+            raise RefusedEntry("it has no time to expire")
+        return value_of(key, stored), expires
 
     # -- many entries ---------------------------------------------------------------------------------------------
 

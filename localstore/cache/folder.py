@@ -12,10 +12,8 @@ from threading import RLock
 from time import monotonic
 from typing import ClassVar, Final, TypeVar
 
-import diskcache
-
 from localstore.cache import database
-from localstore.cache.backend import Backend, Measured, NotAnInteger
+from localstore.cache.backend import Backend, Measured, NotAnInteger, share_of
 from localstore.cache.database import Damaged
 from localstore.cache.entries import Entries
 from localstore.cache.failures import CacheFailure, RefusedEntry
@@ -60,22 +58,48 @@ class Folder(Backend):
     def __repr__(self) -> str:
         return f"<Folder {str(self.path)!r}>"
 
+    async def value_bytes_max(self) -> int:
+        """Return how large a value may be."""
+        return share_of(self.bytes_max)
+
     async def get(self, keys: Sequence[str]) -> list[bytes | None]:
         """Return each key's value, or None."""
-        return await self._read(lambda entries: [self._value(entries, key) for key in keys], [None] * len(keys))
+        refused: list[str] = []
 
-    async def set(self, entries: Sequence[tuple[str, bytes]], ttl: float) -> None:
+        def work(entries: Entries) -> list[bytes | None]:
+            return [self._value(entries, key, refused) for key in keys]
+
+        nothing: list[bytes | None] = [None] * len(keys)
+        found = await self._read(work, nothing)
+        if refused:
+            try:
+                await self._write(partial(Entries.drop_refused, keys=refused))
+            except CacheFailure as error:
+                self.failures.note(error)
+        return found
+
+    async def set(self, entries: Sequence[tuple[str, bytes]], ttl: float) -> bool:
         """Keep all of these, in one transaction."""
+        much = sum(len(value) for _, value in entries) > share_of(self.bytes_max)
 
-        def work(found: Entries) -> None:
+        def work(found: Entries) -> bool:
             for key, value in entries:
                 found.set(key, value, expire=ttl)
+            if not much:
+                return True
+            # So much may push out its own beginning.
+            found.tidy()
+            return all(found.has(key) for key, _ in entries)
 
-        await self._write(work)
+        return await self._write(work)
 
     async def add(self, key: str, value: bytes, ttl: float) -> bool:
         """Keep the value unless the key has one."""
-        return await self._write(lambda entries: bool(entries.add(key, value, expire=ttl)))
+        return await self._write(lambda entries: entries.add(key, value, ttl))
+
+    async def lock(self, key: str, owner: bytes, ttl: float) -> bool:
+        """Take the lock unless another one has it."""
+        return await self._write(lambda entries: entries.lock(key, owner, ttl))
 
     async def incr(self, key: str, by: int, ttl: float) -> int:
         """Add to an integer."""
@@ -223,7 +247,7 @@ class Folder(Backend):
             with suppress(Damaged):
                 self._file_id = database.identify(self.path)
             connection, self._file_id = database.connect(self.path)
-            self._entries = Entries(self.path, connection, self.bytes_max)
+            self._entries = Entries(self.path, connection, self.bytes_max, self.failures)
             self._budget.holds(self, DESCRIPTORS)
             self._checkpoints.opened()
         return self._entries
@@ -241,11 +265,12 @@ class Folder(Backend):
                     stack.enter_context(folder_lock(self.path, wait=True))
                 entries.close()
 
-    def _value(self, entries: Entries, key: str) -> bytes | None:
+    def _value(self, entries: Entries, key: str, refused: list[str]) -> bytes | None:
         try:
             return entries.read(key)
         except RefusedEntry as error:
             self.failures.note(error)
+            refused.append(key)
             return None
 
 
@@ -259,7 +284,7 @@ def _do(job: Job[Entries | None], entries: Entries | None) -> None:
         job.result = job.work(entries)
     except _OWN_ERRORS as error:
         job.error = error
-    except (sqlite3.Error, OSError, diskcache.Timeout, Damaged):
+    except (sqlite3.Error, OSError, Damaged):
         raise
     except Exception as error:  # noqa: BLE001 - its caller hears it, and nobody else
         job.error = error

@@ -19,9 +19,10 @@ class Following:
         self._company_id = company_id
         self._failures = failures
 
-    async def values(self, stored: Mapping[str, bytes]) -> dict[str, Any]:
-        """Return the values of entries, without those whose rows have changed."""
+    async def values(self, stored: Mapping[str, bytes]) -> tuple[dict[str, Any], list[str]]:
+        """Return the values of entries, without those whose rows changed, and the keys of those nobody can read."""
         found: dict[str, Any] = {}
+        refused: list[str] = []
         bound: dict[str, tuple[bytes, Mapping[str, str]]] = {}
         for key, entry in stored.items():
             try:
@@ -32,6 +33,7 @@ class Following:
                     found[key] = values.decode(data)
             except RefusedEntry as error:
                 self._failures.note(error)
+                refused.append(key)
         holding = await self._all_hold([states for _, states in bound.values()]) if bound else []
         for (key, (data, _)), holds in zip(bound.items(), holding, strict=True):
             try:
@@ -39,7 +41,8 @@ class Following:
                     found[key] = values.decode(data)
             except RefusedEntry as error:
                 self._failures.note(error)
-        return found
+                refused.append(key)
+        return found, refused
 
     async def value(self, stored: bytes, tables: tuple[str, ...]) -> tuple[bytes, Any] | None:
         """Return an entry's bytes and value if it was made from just these tables, and they have not changed since."""

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 from localstore.cache import values
-from localstore.cache.backend import INTEGER_MAX, INTEGER_MIN, Backend, NotAnInteger
+from localstore.cache.backend import INTEGER_MAX, INTEGER_MIN, VALUE_BYTES_SMALL, Backend, NotAnInteger
 from localstore.cache.changes import Changes, table_names
 from localstore.cache.failures import CacheFailure
 from localstore.cache.following import Following
@@ -59,9 +59,10 @@ class Cache:
         except CacheFailure as error:
             self._failed(error)
             stored = [None] * len(wanted)
-        found = await self._following.values(
-            {key: data for key, data in zip(wanted, stored, strict=True) if data is not None}
-        )
+        there = {key: data for key, data in zip(wanted, stored, strict=True) if data is not None}
+        found, refused = await self._following.values(there)
+        for key in refused:
+            await self._guarded(self.backend.release(wanted[key], there[key]), None)
         await self._count(len(found), len(wanted) - len(found))
         return found
 
@@ -73,25 +74,23 @@ class Cache:
         """Keep several values; return whether all are kept."""
         seconds = check_ttl(ttl)
         encoded = [(self.namespace.key(key), values.encode(value)) for key, value in entries.items()]
-        small = [(key, data) for key, data in encoded if len(data) <= values.VALUE_BYTES_MAX]
-        large = [key for key, data in encoded if len(data) > values.VALUE_BYTES_MAX]
         try:
-            if small:
-                await self.backend.set(small, seconds)
+            limit = await self._limit(max((len(data) for _, data in encoded), default=0))
+            small = [(key, data) for key, data in encoded if len(data) <= limit]
+            large = [key for key, data in encoded if len(data) > limit]
+            kept = await self.backend.set(small, seconds) if small else True
             if large:
                 # What was there before is not what the caller wants to find.
                 await self.backend.delete(large)
         except CacheFailure as error:
             self._failed(error)
             return False
-        return not large
+        return kept and not large
 
     async def add(self, key: str, value: object, ttl: float | None = None) -> bool:
         """Keep a value unless the key has one, and return whether this call did: of several at once, one hears True."""
         full, data, seconds = self.namespace.key(key), values.encode(value), check_ttl(ttl)
-        if len(data) > values.VALUE_BYTES_MAX:
-            return False
-        return await self._guarded(self.backend.add(full, data, seconds), False)
+        return await self._guarded(self._add(full, data, seconds), False)
 
     async def incr(self, key: str, by: int = 1, ttl: float | None = None) -> int | None:
         """Add to an integer and return it; a counter that begins here begins at 0 and lives for `ttl`.
@@ -102,7 +101,7 @@ class Cache:
         if type(by) is not int or not INTEGER_MIN <= by <= INTEGER_MAX:
             raise ConfigurationError("a counter can only be raised by an integer of 64 bits", hint="incr(key, 1)")
         try:
-            return await self._guarded(self.backend.incr(full, by, seconds), None)
+            return await self._guarded(self._incr(full, by, seconds), None)
         except NotAnInteger:
             raise InvalidRow(
                 "what the cache has under this key is no integer of 64 bits, or would not stay one",
@@ -153,8 +152,7 @@ class Cache:
             # Asked for before the value is made: what changes in between makes it look older than it is, never newer.
             states = await self._following.states(names)
             data = values.encode(await make())
-            if len(data) <= values.VALUE_BYTES_MAX:
-                await self._guarded(self.backend.set([(full, values.bind(data, states))], seconds), None)
+            await self._guarded(self._keep(full, values.bind(data, states), seconds), None)
             return data
 
         found = await self._guarded(look(), None)
@@ -225,6 +223,39 @@ class Cache:
     async def settle(self) -> None:
         """Do what `flush` does, as well as it goes."""
         await self._guarded(self.flush(), None)
+
+    async def _limit(self, size: int) -> int:
+        """Return how large a value may be; nobody is asked for a size that always fits."""
+        return VALUE_BYTES_SMALL if size <= VALUE_BYTES_SMALL else await self.backend.value_bytes_max()
+
+    async def _keep(self, full: str, data: bytes, seconds: float) -> None:
+        if len(data) <= await self._limit(len(data)):
+            await self.backend.set([(full, data)], seconds)
+
+    async def _add(self, full: str, data: bytes, seconds: float) -> bool:
+        if len(data) > await self._limit(len(data)):
+            return False
+        if await self.backend.add(full, data, seconds):
+            return True
+        return await self._cleared(full) and await self.backend.add(full, data, seconds)
+
+    async def _incr(self, full: str, by: int, seconds: float) -> int:
+        try:
+            return await self.backend.incr(full, by, seconds)
+        except NotAnInteger:
+            if not await self._cleared(full):
+                raise
+        return await self.backend.incr(full, by, seconds)
+
+    async def _cleared(self, full: str) -> bool:
+        """Return whether nothing is in the way under a key, after what nobody would get from it was deleted."""
+        (stored,) = await self.backend.get([full])
+        if stored is not None:
+            found, _ = await self._following.values({full: stored})
+            if found:
+                return False
+            await self.backend.release(full, stored)
+        return True
 
     async def _guarded(self, answer: Awaitable[T], missing: D) -> T | D:
         try:

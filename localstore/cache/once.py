@@ -102,7 +102,7 @@ async def _found_or_locked(backend: Backend, lock: str, owner: bytes, look: Look
     """Return the value that another process made, or whether the lock is ours; neither when the time is up."""
     give_up, pause = monotonic() + WAIT_SECONDS, LOOK_SECONDS
     while True:
-        locked = await backend.add(lock, owner, LOCK_SECONDS)
+        locked = await backend.lock(lock, owner, LOCK_SECONDS)
         try:
             # It may have been made between the caller's look and this lock.
             found = await look()

@@ -10,11 +10,18 @@ from functools import partial
 from typing import Any, ClassVar, Final
 
 from localstore.cache.address import check_address
-from localstore.cache.backend import Backend, Measured, NotAnInteger
+from localstore.cache.backend import VALUE_BYTES_MAX, Backend, Measured, NotAnInteger, share_of
 from localstore.cache.failures import CacheFailure, RefusedEntry
 from localstore.cache.wire import AT_ONCE, Command, Wire, said, wire_to
 from localstore.sqlite.threads import in_thread
 
+# What has no end, or a later one than a lock's, was not put there as one.
+_LOCK: Final = (
+    "if redis.call('exists', KEYS[1]) == 1 then local left = redis.call('pttl', KEYS[1]) "
+    "if redis.call('type', KEYS[1]).ok == 'string' and left >= 0 and left <= tonumber(ARGV[2]) then return 0 end end "
+    "redis.call('del', KEYS[1]) redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2]) return 1"
+)
+_DROP: Final = "if redis.call('type', KEYS[1]).ok ~= 'string' then redis.call('del', KEYS[1]) end return 0"
 _RELEASE: Final = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0"
 # The sum is read again because a number of 64 bits would lose some on its way through Lua.
 _INCR: Final = (
@@ -40,18 +47,37 @@ class Server(Backend):
     def __repr__(self) -> str:
         return f"<Server {self.address}>"
 
+    async def value_bytes_max(self) -> int:
+        """Return how large a value may be, by the memory that the server may take as far as it says so."""
+        (memory,) = await self._ask([("INFO", "memory")])
+        room = memory.get("maxmemory") if isinstance(memory, dict) else None
+        return share_of(room) if isinstance(room, int) and room > 0 else VALUE_BYTES_MAX
+
     async def get(self, keys: Sequence[str]) -> list[bytes | None]:
         """Return each key's value, or None."""
-        return [self._value(answer) for answer in await self._ask([("GET", key) for key in keys])]
+        refused: list[str] = []
+        answers = await self._ask([("GET", key) for key in keys])
+        found = [self._value(key, answer, refused) for key, answer in zip(keys, answers, strict=True)]
+        if refused:
+            try:
+                await self._do([("EVAL", _DROP, 1, key) for key in refused])
+            except CacheFailure as error:
+                self.failures.note(error)
+        return found
 
-    async def set(self, entries: Sequence[tuple[str, bytes]], ttl: float) -> None:
-        """Keep all of these."""
+    async def set(self, entries: Sequence[tuple[str, bytes]], ttl: float) -> bool:
+        """Keep all of these; what the server gives up for them is its own affair."""
         milliseconds = _milliseconds(ttl)
         await self._do([("SET", key, value, "PX", milliseconds) for key, value in entries])
+        return True
 
     async def add(self, key: str, value: bytes, ttl: float) -> bool:
         """Keep the value unless the key has one."""
         return bool((await self._do([("SET", key, value, "PX", _milliseconds(ttl), "NX")], again=False))[0])
+
+    async def lock(self, key: str, owner: bytes, ttl: float) -> bool:
+        """Take the lock unless another one has it, in one step on the server."""
+        return bool((await self._do([("EVAL", _LOCK, 1, key, owner, _milliseconds(ttl))], again=False))[0])
 
     async def incr(self, key: str, by: int, ttl: float) -> int:
         """Add to an integer, in one step on the server; the zero that it begins from brings its time along."""
@@ -105,8 +131,8 @@ class Server(Backend):
             entries=len(seen),
             bytes=size,
             bytes_max=memory.get("maxmemory") or None,
-            hits=int(counts.get(b"hits", 0)),
-            misses=int(counts.get(b"misses", 0)),
+            hits=_number(counts.get(b"hits")),
+            misses=_number(counts.get(b"misses")),
             evictions=int(stats.get("evicted_keys", 0)),
             memory={
                 "used": memory.get("used_memory"),
@@ -137,11 +163,12 @@ class Server(Backend):
             if int(cursor) == 0:
                 return
 
-    def _value(self, answer: Any) -> bytes | None:
+    def _value(self, key: str, answer: Any, refused: list[str]) -> bytes | None:
         if answer is None or isinstance(answer, bytes):
             return answer
         if "WRONGTYPE" in str(answer):
             self.failures.note(RefusedEntry("it is no text"))
+            refused.append(key)
             return None
         raise CacheFailure(said(answer))
 
@@ -161,6 +188,11 @@ class Server(Backend):
             self._wires = {other: kept for other, kept in self._wires.items() if not other.is_closed()}
             wire = self._wires.setdefault(loop, wire_to(self._url))
         return await wire.ask(commands, again=again)
+
+
+def _number(counted: bytes | None) -> int:
+    """Return a count; what others put in its place counts as nothing."""
+    return int(counted) if counted is not None and counted.isdigit() else 0
 
 
 def _matching(keys: Sequence[str], matches: Callable[[str], bool]) -> list[str]:

@@ -9,9 +9,6 @@ import orjson
 from localstore.cache.failures import RefusedEntry
 from localstore.errors import InvalidRow
 
-VALUE_BYTES_MAX: Final = 8 * 1024 * 1024
-"""What is larger is not kept: moving it costs more than most computations, and it would push out everything else."""
-
 _MADE: Final = b"\x01"
 """Begins a value that was made from rows. JSON never begins with it, and what was set by hand is plain JSON."""
 

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from localstore import Cache, ConfigurationError, InvalidIdentifier, InvalidRow
+from localstore.cache.backend import VALUE_BYTES_MAX
 from localstore.cache.backends import Caches
-from localstore.cache.values import VALUE_BYTES_MAX
 from tests.contract.caches import BACKENDS, caches_of, eventually_absent
 from tests.contract.redis_server import RedisServer
 

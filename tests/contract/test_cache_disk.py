@@ -15,6 +15,7 @@ import sys
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +73,21 @@ async def test_S3_pickled_values_are_refused(disk: Caches, folder: Path, tmp_pat
         (4, str(tmp_path / "bomb.val"), None),
     ):
         await cache.set("key", 1)
-        with planting(folder) as connection:
-            connection.execute("UPDATE Cache SET mode = ?, filename = ?, value = ?", (mode, filename, value))
         (folder / "bomb.val").write_bytes(bomb)
-        assert await cache.get("key", "absent") == "absent"
-        assert await cache.remember("key", lambda: asyncio.sleep(0, "made anew")) == "made anew"
+        for call, answer in (
+            (partial(cache.get, "key", "absent"), "absent"),
+            (partial(cache.incr, "key"), 1),
+            (partial(cache.add, "key", "added"), True),
+            (partial(cache.remember, "key", partial(asyncio.sleep, 0, "made anew")), "made anew"),
+        ):
+            await cache.set("key", 1)
+            with planting(folder) as connection:
+                connection.execute("UPDATE Cache SET mode = ?, filename = ?, value = ?", (mode, filename, value))
+            assert await call() == answer
         assert await cache.get("key") == "made anew"
     assert not (tmp_path / "ran").exists()
     assert (tmp_path / "bomb.val").exists()
-    assert (await cache.stats()).failures >= 10
+    assert (await cache.stats()).failures == 20
 
 
 async def test_S3_pickled_keys_are_refused(disk: Caches, folder: Path, tmp_path: Path) -> None:
@@ -336,6 +343,38 @@ async def test_room_is_made_for_new_entries_and_counted(tmp_path: Path) -> None:
     await caches.of("alpha").clear()
     await caches.close()
     assert path.stat().st_size < 200_000
+
+
+async def test_a_value_that_would_take_much_of_the_room_is_not_kept(tmp_path: Path) -> None:
+    """A value takes at most an eighth of the room; a larger one pushes out nothing, and nobody is told it was kept."""
+    caches = caches_at(tmp_path / "data", Settings(redis_url=None, localstore_cache_bytes_max=1024 * 1024))
+    cache = caches.of("alpha")
+    for number in range(4):
+        assert await cache.set(str(number), "x" * (1024 * 128 - 2))
+    assert await cache.set("small", "here")
+    for size in (1024 * 128 - 1, 5 * 1024 * 1024):
+        assert not await cache.set("large", "x" * size)
+        assert not await cache.add("large", "x" * size)
+        assert not await cache.set_many({"large": "x" * size, "small": "here"})
+        assert await cache.remember("large", lambda size=size: asyncio.sleep(0, "x" * size)) == "x" * size  # type: ignore[misc]
+        assert await cache.get_many(["0", "1", "large", "small"]) == {
+            "0": "x" * (1024 * 128 - 2),
+            "1": "x" * (1024 * 128 - 2),
+            "small": "here",
+        }
+    assert (await cache.stats()).evictions == 0
+    await caches.close()
+
+
+async def test_more_than_there_is_room_for_at_once_is_said(tmp_path: Path) -> None:
+    """Where the entries of one call push out the first of them, not all are kept, and the caller hears so."""
+    caches = caches_at(tmp_path / "data", Settings(redis_url=None, localstore_cache_bytes_max=1024 * 1024))
+    cache = caches.of("alpha")
+    assert await cache.set_many({str(number): "x" * 100_000 for number in range(5)})
+    assert not await cache.set_many({str(number): "x" * 100_000 for number in range(20)})
+    assert await cache.get("19") == "x" * 100_000
+    assert await cache.get("0") is None
+    await caches.close()
 
 
 async def test_the_event_loop_goes_on_while_the_disk_is_busy(disk: Caches, folder: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -114,6 +115,19 @@ async def test_what_was_rolled_back_and_what_was_not_changed_costs_nothing(tenan
     assert await sizes(tenant) == {"notes": 1, "others": 2}
     assert await texts(tenant, order="id") == ["first"]
     assert MADE == ["text", "sizes", "sizes", "id"]
+
+
+async def test_what_is_not_there_any_more_is_in_nobodys_way(tenant: Tenant) -> None:
+    """Where `get` finds nothing because a row has changed, `add` and `incr` find nothing, too."""
+    cache = tenant.cache
+    for call, answer in ((partial(cache.add, "key", 7), True), (partial(cache.incr, "key"), 1)):
+        await cache.remember("key", lambda: asyncio.sleep(0, "made"), tables=(CachedNote,))
+        assert not await cache.add("key", 7)
+        with pytest.raises(InvalidRow):
+            await cache.incr("key")
+        await tenant.put(CachedNote(text="another"))
+        assert await call() == answer
+        assert await cache.delete("key")
 
 
 async def test_acknowledged_marks_take_no_value_along(tenant: Tenant) -> None:

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from localstore import Cache, CacheManager, CacheUnavailable, ConfigurationError, LocalStore, Settings
 from localstore.cache import wire
+from localstore.cache.backend import VALUE_BYTES_MAX
 from localstore.cache.backends import Caches, caches_at
 from localstore.cache.failures import CacheFailure
 from localstore.cache.server import Server
@@ -126,19 +127,54 @@ async def test_a_full_server_keeps_nothing_more_and_says_so(tmp_path: Path) -> N
         await caches.close()
 
 
+async def test_a_value_that_would_take_much_of_the_servers_memory_is_not_kept(tmp_path: Path) -> None:
+    """Where the server says how much it may take, a value takes at most an eighth of it, and pushes out nothing."""
+    with running("maxmemory 8mb", "maxmemory-policy allkeys-lru") as server:
+        caches = on(server, tmp_path)
+        cache = caches.of("alpha")
+        assert await cache.set("small", "here")
+        assert await cache.set("fits", "x" * (1024 * 1024 - 2))
+        for size in (1024 * 1024 - 1, 5 * 1024 * 1024):
+            assert not await cache.set("large", "x" * size)
+            assert not await cache.add("large", "x" * size)
+        assert await cache.get("small") == "here"
+        stats = await cache.stats()
+        assert (stats.entries, stats.evictions, stats.failures) == (2, 0, 0)
+        await caches.close()
+
+
+@pytest.mark.parametrize("setting", ["maxmemory 0", 'rename-command INFO ""'])
+async def test_a_server_that_does_not_say_its_memory_takes_what_any_cache_takes(tmp_path: Path, setting: str) -> None:
+    """Without a limit, or where nobody may ask for it, values go up to the largest that is kept anywhere."""
+    with running(setting) as server:
+        caches = on(server, tmp_path)
+        cache = caches.of("alpha")
+        assert await cache.set("key", "x" * (VALUE_BYTES_MAX - 2))
+        assert not await cache.set("key", "x" * (VALUE_BYTES_MAX - 1))
+        assert await cache.get("key", "absent") == "absent"
+        await caches.close()
+
+
 async def test_what_others_put_there_is_a_miss(redis_server: RedisServer, tmp_path: Path) -> None:
     """Keys of another kind, and values that are no JSON, are counted and count as absent; a set replaces them."""
     caches = on(redis_server, tmp_path)
     cache = caches.of("alpha")
     with redis_server.client() as client:
-        client.rpush("alpha::list", "a")
-        client.set("alpha::noise", b"\x80\x04\x95")
-        client.set("alpha::made", b'\x01{"tickets":"1"}')
+
+        def plant() -> None:
+            client.delete("alpha::list", "alpha::noise", "alpha::made")
+            client.rpush("alpha::list", "a")
+            client.set("alpha::noise", b"\x80\x04\x95")
+            client.set("alpha::made", b'\x01{"tickets":"1"}')
+
+        plant()
         client.set(b"alpha::\xff", b"1")
         client.set("alpha::plain", b'{"by": "another program"}')
         assert await cache.get_many(["list", "noise", "made", "plain"]) == {"plain": {"by": "another program"}}
+        assert client.exists("alpha::list", "alpha::noise", "alpha::made") == 0
+        assert (await cache.stats()).failures == 3
+        plant()
         for key in ("list", "noise", "made"):
-            assert await cache.get(key, "absent") == "absent"
             assert await cache.remember(f"{key}", lambda: asyncio.sleep(0, 7)) == 7
             assert await cache.get(key) == 7
         assert (await cache.stats()).failures >= 6
@@ -210,6 +246,7 @@ async def test_two_processes_make_a_value_once(redis_server: RedisServer, tmp_pa
     maker = """
 import asyncio, sys
 from localstore import Settings
+from localstore.cache.backend import VALUE_BYTES_MAX
 from localstore.cache.backends import caches_at
 
 async def make():

@@ -184,7 +184,7 @@ async def test_a_bug_in_one_call_on_disk_is_that_calls_own(tmp_path: Path) -> No
     calls: list[Any] = []
     for number in range(50):
         calls += [cache.set(str(number), number), cache.backend.sweep("alpha:", fail), cache.get("key")]
-        calls += [cache.backend.set([("\ud800", b"1")], 5), cache.backend.set([("alpha::x", 7)], 5)]  # type: ignore[list-item]
+        calls += [cache.backend.set([("\ud800", b"1")], 5), cache.backend.set([("alpha::x", "7")], 5)]  # type: ignore[list-item]
     heard = await asyncio.gather(*calls, return_exceptions=True)
     assert heard[::5] == [True] * 50
     assert {type(error) for error in heard[1::5]} == {LookupError}
