@@ -139,8 +139,8 @@ class Cache:
     ) -> T:
         """Return the key's value, made by `make` and kept where there is none.
 
-        While one caller makes it, others wait for it, those of other processes too, up to ten seconds. With `tables`
-        (models or names) it is made again as soon as any row of theirs has changed.
+        While one caller makes it, others wait for it, those of other processes too, up to ten seconds; then they make
+        it themselves. With `tables` (models or names) it is made again as soon as any row of theirs has changed.
         """
         full, seconds, names = self.namespace.key(key), check_ttl(ttl), table_names(tables)
 
@@ -163,6 +163,7 @@ class Cache:
         made = await self._computations.once(
             full,
             lambda: compute(self.backend, self.namespace.lock(key), make_and_keep, look),
+            make_and_keep,
             states=await self._following.states(names),
             hold=self._following.hold,
         )

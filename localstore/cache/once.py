@@ -2,7 +2,8 @@
 
 In a process the callers share one task. Between processes a lock is an entry that expires by itself: whoever adds it
 makes the value, the others look again and again, and take over when the lock goes or the time is up. A value may
-so be made twice, where its maker is slow or was killed; it is never waited for in vain.
+so be made twice, where its maker is slow or was killed; it is never waited for in vain. A maker that asks for what it
+is making gets it made at once: it would wait for itself.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final
@@ -21,7 +23,7 @@ LOCK_SECONDS: Final = 30.0
 """After this a maker is taken for gone."""
 
 WAIT_SECONDS: Final = 10.0
-"""Whoever has waited for so long makes the value alone."""
+"""Whoever has waited for so long, for another caller or for another process, makes the value alone."""
 
 LOOK_SECONDS: Final = 0.01
 LOOK_SECONDS_MAX: Final = 0.25
@@ -35,38 +37,56 @@ Look = Callable[[], Awaitable[tuple[bytes, Any] | None]]
 States = Mapping[str, str]
 
 
-@dataclass(slots=True)
-class Computations:
-    """What is being made in this process at the moment, and from which states of the tables."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Running:
+    """A value that is being made, and from which states of the tables."""
 
-    running: dict[Any, tuple[asyncio.Task[bytes], States]] = field(default_factory=dict)
+    task: asyncio.Task[bytes]
+    states: States
+
+
+_makes: ContextVar[tuple[object, ...]] = ContextVar("localstore_cache_makes", default=())
+"""The places whose values are being made by whoever runs now: the tasks that a maker begins inherit it."""
+
+
+@dataclass(slots=True, eq=False)
+class Computations:
+    """What is being made in this process at the moment."""
+
+    running: dict[Any, _Running] = field(default_factory=dict)
 
     async def once(
         self,
         key: str,
         make: Callable[[], Awaitable[bytes]],
+        alone: Callable[[], Awaitable[bytes]],
         *,
         states: States,
         hold: Callable[[States], Awaitable[bool]],
     ) -> bytes:
         """Return what `make` makes, or what is being made for another caller with this key, unless that is too old.
 
-        The work goes on when the caller that began it is cancelled: others may wait for it.
+        The work goes on when the caller that began it is cancelled: others may wait for it. Who has waited for it in
+        vain, or would wait for itself, has the value made by `alone`.
         """
         loop = asyncio.get_running_loop()
-        place = (loop, key)
+        place = (self, loop, key)
         while (running := self.running.get(place)) is not None:
-            if await hold(running[1]):
-                return await asyncio.shield(running[0])
+            if place in _makes.get():
+                return await alone()
+            if await hold(running.states):
+                done, _ = await asyncio.wait([running.task], timeout=WAIT_SECONDS)
+                return running.task.result() if done else await alone()
             if self.running.get(place) is running:
                 break
-        task = loop.create_task(_as_coroutine(make))
-        self.running[place] = (task, states)
+        task = loop.create_task(_making(place, make))
+        self.running[place] = _Running(task, states)
         task.add_done_callback(lambda done: self._ended(place, done))
         return await asyncio.shield(task)
 
     def _ended(self, place: object, task: asyncio.Task[bytes]) -> None:
-        if self.running.get(place, (None,))[0] is task:
+        running = self.running.get(place)
+        if running is not None and running.task is task:
             del self.running[place]
         if not task.cancelled():
             # Looking at the outcome keeps asyncio from reporting it where all callers were cancelled.
@@ -115,5 +135,7 @@ async def _found_or_locked(backend: Backend, lock: str, owner: bytes, look: Look
         pause = min(pause * 2, LOOK_SECONDS_MAX)
 
 
-async def _as_coroutine(make: Callable[[], Awaitable[bytes]]) -> bytes:
+async def _making(place: object, make: Callable[[], Awaitable[bytes]]) -> bytes:
+    # A task has a context of its own, so this ends with it.
+    _makes.set((*_makes.get(), place))
     return await make()

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from localstore import Cache, ConfigurationError, InvalidIdentifier, InvalidRow
+from localstore.cache import once
 from localstore.cache.backend import VALUE_BYTES_MAX
 from localstore.cache.backends import Caches
 from tests.contract.caches import BACKENDS, caches_of, eventually_absent
@@ -372,3 +373,62 @@ async def test_a_maker_that_was_killed_is_waited_for_until_its_lock_goes(caches:
     await cache.backend.add(cache.namespace.lock("key"), b"killed", 0.2)
     assert await cache.remember("key", lambda: asyncio.sleep(0, 1)) == 1
     assert await cache.backend.get([cache.namespace.lock("key")]) == [None]
+
+
+async def test_who_waited_in_vain_makes_the_value(caches: Caches, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A maker that takes too long is not waited for, in its own process either, and what it makes is its caller's."""
+    monkeypatch.setattr(once, "WAIT_SECONDS", 0.05)
+    cache = caches.of("alpha")
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> str:
+        begun.set()
+        await go_on.wait()
+        return "slow"
+
+    first = asyncio.create_task(cache.remember("key", slow))
+    await begun.wait()
+    found = await asyncio.gather(*(cache.remember("key", lambda: asyncio.sleep(0, "alone")) for _ in range(5)))
+    assert found == ["alone"] * 5
+    assert not first.done()
+    go_on.set()
+    assert await first == "slow"
+
+
+async def test_a_maker_may_ask_for_what_it_makes(caches: Caches, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A maker that asks for its own key, by a task of its own as well, is not waited for by itself."""
+    monkeypatch.setattr(once, "WAIT_SECONDS", 3600.0)
+    cache = caches.of("alpha")
+    depth = 0
+
+    async def countdown() -> int:
+        nonlocal depth
+        depth += 1
+        if depth == 4:
+            return 1
+        if depth % 2:
+            return 1 + await cache.remember("key", countdown)
+        return 1 + await asyncio.create_task(cache.remember("key", countdown))
+
+    async with asyncio.timeout(60):
+        found = await asyncio.gather(cache.remember("key", countdown), cache.remember("key", countdown))
+    assert list(found) == [4, 4]
+    assert await cache.get("key") == 4
+
+
+async def test_makers_that_wait_for_each_other_do_so_in_vain(caches: Caches, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two values that are made from one another, begun from both ends, are made when the wait is over."""
+    monkeypatch.setattr(once, "WAIT_SECONDS", 0.05)
+    cache = caches.of("alpha")
+    both = asyncio.Barrier(2)
+
+    async def make(other: str) -> str:
+        await both.wait()
+        return f"made from {await cache.remember(other, lambda: asyncio.sleep(0, other))}"
+
+    async with asyncio.timeout(60):
+        found = await asyncio.gather(
+            cache.remember("a", lambda: make("b")),
+            cache.remember("b", lambda: make("a")),
+        )
+    assert list(found) == ["made from b", "made from a"]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import closing
 from functools import partial
@@ -14,6 +17,7 @@ from uuid import UUID
 import pytest
 
 from localstore import ConfigurationError, InvalidRow, LocalStore, Tenant, TenantModel, cached
+from localstore.cache.backends import caches_at
 from localstore.sqlite import marks
 from localstore.sqlite.backup import back_up
 from localstore.sqlite.restore import restore
@@ -257,7 +261,7 @@ async def test_arguments_make_the_key(tenant: Tenant) -> None:
     """Calls that mean the same share a value however they are written, and different arguments never do."""
     seen: list[Any] = []
 
-    @cached(ttl=60)
+    @cached(ttl=60, key="echo")
     async def echo(tenant: Tenant, /, one: Any, *more: Any, named: Any = None, **others: Any) -> list[Any]:
         seen.append(one)
         return [one, list(more), named, others]
@@ -277,3 +281,84 @@ async def test_arguments_make_the_key(tenant: Tenant) -> None:
         cached(ttl=0)
     with pytest.raises(ConfigurationError):
         await echo("no tenant", 1)  # type: ignore[arg-type]
+
+
+async def test_functions_share_a_value_only_if_they_are_one(tenant: Tenant) -> None:
+    """Functions made from what is around them have one name, so each needs a key of its own; with one it has it."""
+
+    def factory(number: int, key: str | None) -> Any:
+        @cached(ttl=60, key=key)
+        async def price(tenant: Tenant, /, times: int = 1) -> int:
+            return number * times
+
+        return price
+
+    with pytest.raises(ConfigurationError, match="price"):
+        factory(1, None)
+    one, two = factory(1, "price 1"), factory(2, "price 2")
+    assert (await one(tenant), await two(tenant), await one(tenant, 3), await two(tenant, times=3)) == (1, 2, 3, 6)
+    long = [factory(number, f"{'x' * 1000}{number}") for number in range(3)]
+    assert [await each(tenant) for each in long] == [0, 1, 2]
+    for refused in ("\ud800", "x" * 1025, 5):
+        with pytest.raises(ConfigurationError):
+            factory(1, refused)  # type: ignore[arg-type]
+
+
+async def test_what_is_given_by_name_has_no_order(tenant: Tenant) -> None:
+    """Arguments by name mean the same in any order, also those that the function does not name."""
+
+    @cached(ttl=60)
+    async def pairs(tenant: Tenant, /, **named: int) -> dict[str, int]:
+        return named
+
+    await pairs(tenant, a=1, b=2)
+    await pairs(tenant, b=2, a=1)
+    assert (await tenant.cache.stats()).entries == 1
+
+
+PROGRAM = """
+import asyncio, sys
+from localstore import cached
+from localstore.cache.backends import caches_at
+from localstore.config import Settings
+from pydantic import SecretStr
+
+@cached(ttl=60, cache=lambda cache: cache)
+async def answer(cache):
+    return "{answer}"
+
+async def main():
+    url = sys.stdin.readline().strip()
+    caches = caches_at(sys.argv[1], Settings(redis_url=SecretStr(url) if url else None))
+    print(await answer(caches.of("alpha")))
+    await caches.close()
+
+asyncio.run(main())
+"""
+
+
+async def test_two_programs_are_two(cache_backend: str, tmp_path: Path, redis_server: RedisServer) -> None:
+    """Every program is called `__main__`; a function of one is not taken for another's, and its own value is found."""
+    url = redis_server.url if cache_backend == "redis" else ""
+
+    def run(*program: str | Path, folder: Path = tmp_path) -> str:
+        command = [sys.executable, *program, tmp_path / "data"]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
+        return subprocess.run(
+            command, input=url, capture_output=True, text=True, check=True, env=environment
+        ).stdout.strip()
+
+    try:
+        for name in ("first", "second"):
+            (tmp_path / f"{name}.py").write_text(PROGRAM.replace("{answer}", name))
+            assert run(tmp_path / f"{name}.py") == name
+            assert run("-m", name) == name
+            # What a shell is given has no file, so nobody can tell it from another.
+            assert run("-c", PROGRAM.replace("{answer}", f"shell {name}")) == f"shell {name}"
+        (tmp_path / "first.py").write_text(PROGRAM.replace("{answer}", "a later version of it"))
+        assert run(tmp_path / "first.py") == "first"
+        assert run("-m", "first") == "first"
+    finally:
+        caches = caches_at(tmp_path / "data", settings_of(cache_backend, redis_server))
+        await caches.of("alpha").clear()
+        await caches.close()
