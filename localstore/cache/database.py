@@ -61,8 +61,12 @@ def template() -> Template:
 
 
 def exists(folder: Path) -> bool:
-    """Return whether the folder has a database."""
-    return os.path.lexists(folder / FILE_NAME)
+    """Return whether the folder has a database; raises OSError where nobody may look, which is not the same as none."""
+    try:
+        os.lstat(folder / FILE_NAME)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def identify(folder: Path) -> FileId | None:

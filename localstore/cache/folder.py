@@ -107,7 +107,7 @@ class Folder(Backend):
 
     async def delete(self, keys: Sequence[str]) -> int:
         """Delete keys."""
-        if not await in_thread(partial(database.exists, self.path)):
+        if not await self._exists():
             return 0
         return await self._write(lambda entries: sum(bool(entries.delete(key)) for key in keys))
 
@@ -117,7 +117,7 @@ class Folder(Backend):
 
     async def sweep(self, prefix: str, matches: Callable[[str], bool]) -> int:
         """Delete what matches, a bounded number of keys at a time."""
-        if not await in_thread(partial(database.exists, self.path)):
+        if not await self._exists():
             return 0
         total, after, first = 0, None, True
         while first or after is not None:
@@ -134,7 +134,7 @@ class Folder(Backend):
             entries.add_to("hits", hits)
             entries.add_to("misses", misses)
 
-        if await in_thread(partial(database.exists, self.path)):
+        if await self._exists():
             await self._write(work)
 
     async def measure(self, _company_id: str, prefix: str) -> Measured:
@@ -159,6 +159,12 @@ class Folder(Backend):
         if os.getpid() == self._process:
             await self._lane.run(_nothing, writes=False)
             await in_thread(self._close)
+
+    async def _exists(self) -> bool:
+        try:
+            return await in_thread(partial(database.exists, self.path))
+        except OSError as error:
+            raise CacheFailure(f"{type(error).__name__}: {error}") from error
 
     async def _read(self, work: Callable[[Entries], T], absent: T) -> T:
         return await self._run(lambda entries: absent if entries is None else work(entries), writes=False)
