@@ -42,5 +42,9 @@ def _check(text: str, what: str) -> str:
 
 def preview(value: object) -> str:
     """Return `value` quoted in printable ASCII, cut to a length that is safe in a message."""
-    shown = ascii(value)
+    try:
+        shown = ascii(value)
+    except ValueError:
+        # An integer of more digits than Python writes out.
+        return f"<a very long {type(value).__name__}>"
     return shown if len(shown) <= _PREVIEW_LENGTH_MAX else f"{shown[:_PREVIEW_LENGTH_MAX]}…"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -66,3 +68,10 @@ def test_a_bad_identifier_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="not a valid tenant id"):
         check_tenant_id("../x")
     assert issubclass(InvalidIdentifier, ConfigurationError)
+
+
+@pytest.mark.parametrize("check", [check_tenant_id, check_platform])
+def test_a_number_too_long_to_be_written_is_refused_like_any_other(check: Callable[[Any], object]) -> None:
+    """Python writes out no integer of more than 4,300 digits; the refusal does not need it to."""
+    with pytest.raises(InvalidIdentifier, match="very long int"):
+        check(10**5000)
