@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import TypeGuard
 
 from localstore.errors import InvalidIdentifier
 
@@ -24,13 +25,15 @@ def check_platform(text: str) -> str:
     return _check(text, "platform")
 
 
-def is_identifier(text: str) -> bool:
+def is_identifier(text: object) -> TypeGuard[str]:
     """Return whether `text` can name a tenant or a platform."""
     # A folder called `con` or `nul` cannot be made, or opens a device, on Windows.
+    if not isinstance(text, str):
+        return False
     return _IDENTIFIER.fullmatch(text) is not None and _DEVICE.fullmatch(text) is None
 
 
-def _check(text: str, what: str) -> str:
+def _check(text: object, what: str) -> str:
     if is_identifier(text):
         return text
     raise InvalidIdentifier(
