@@ -1,7 +1,8 @@
 """Roll back: promote the inverse of a batch, built from undo, sparing every row that was written since.
 
-A row is as the batch left it exactly when its `xmin` is still the one that undo recorded. In the same transaction the
-changes taken back become held rows of the replica they came from, so that nothing is lost there.
+A row is as the batch left it exactly when its `xmin` is still the one that undo recorded, or when all that was written
+since are batches that were taken back again. In the same transaction the changes taken back become held rows of the
+replica they came from, so that nothing is lost there.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from sync.outcome import Options
 from sync.production import Registered
 from sync.staging import UNDO_DAYS, Staging, analyze
 from sync.steps.promote import promote
+from sync.steps.since import Since, batches_since
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +58,11 @@ async def roll_back(
             hint=f"localstore sync show {batch}",
             tenant=undone.company_id,
         )
+    since = await batches_since(connection, undone)
     for number, part in enumerate(parts):
         known = registered[(part["tbl"], part["fingerprint"])]
         merge = Merge(Staging(known.table, known.staging), known.relation, undone.target)
-        step = Inverse(merge, number * ORDINALS_PER_TABLE)
+        step = Inverse(merge, number * ORDINALS_PER_TABLE, since)
         counts[part["tbl"]] = staged = await step.stage(connection, undone, inverse)
         await analyze(connection, step.merge.staging, sum(staged.values()))
         fingerprints[part["tbl"]] = part["fingerprint"]
@@ -146,6 +149,7 @@ class Inverse:
 
     merge: Merge
     first_ordinal: int
+    since: Since
 
     @property
     def _undo(self) -> str:
@@ -180,7 +184,8 @@ class Inverse:
         ordinal = f"""{self.first_ordinal} + ascii(u.op::text) * {ORDINALS_PER_OPERATION}::bigint
             + row_number() OVER (ORDER BY u.key)"""
         into = f"INSERT INTO {staging.relation} (batch, chunk, ordinal, op"
-        there = f"FROM localstore.undo u JOIN {merge.relation} t ON {self._row} AND t.xmin = u.row_xmin"
+        as_left = f"(t.xmin = u.row_xmin{self.since.restored(merge)})"
+        there = f"FROM localstore.undo u JOIN {merge.relation} t ON {self._row} AND {as_left}"
         statements = {
             "d": f"{into}, {keys}, {bases}) SELECT $1, 0, {ordinal}, 'd', {their_keys}, {theirs} {there} "
             f"WHERE {self._undo} AND u.op = 'i'",
