@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
 from localstore.blobs.fetch import fetch, is_intact
@@ -18,8 +17,6 @@ from localstore.errors import BlobDamaged, ForeignFile
 
 AT_ONCE: Final = 4
 """Objects on their way at once: enough for the disk to sync one while another one is read."""
-
-_EVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +71,10 @@ async def _bring(here: Objects, there: Objects, digest: str, *, reread: bool) ->
             return found.size, False
     if source is None:
         return None
-    if found is not None:
-        # The damaged one goes only when what is to replace it is known to be whole.
-        if not await is_intact(there, digest, source.size):
-            raise BlobDamaged(f"the object {digest[:12]} is damaged in both places")
-        await here.remove(digest, _EVER)
-    return (source.size, True) if await fetch(here, there, digest, source.size) else None
+    try:
+        # A damaged one is replaced only by what has arrived whole.
+        return (source.size, True) if await fetch(here, there, digest, source.size) else None
+    except BlobDamaged as error:
+        if found is None:
+            raise
+        raise BlobDamaged(f"the object {digest[:12]} is damaged in both places") from error

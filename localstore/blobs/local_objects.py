@@ -19,7 +19,16 @@ from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from localstore.blobs.disk import DiskFileSystem, UnfinishedFile
-from localstore.blobs.objects import CHUNK_BYTES, FOLDER, ObjectInfo, Objects, Reader, digest_of, object_path
+from localstore.blobs.objects import (
+    CHUNK_BYTES,
+    FOLDER,
+    ObjectInfo,
+    Objects,
+    Reader,
+    digest_of,
+    object_path,
+    size_if_whole,
+)
 from localstore.errors import BlobError, ForeignFile
 from localstore.sqlite.threads import acquire, in_thread
 
@@ -105,12 +114,25 @@ class LocalObjects(Objects):
     def _add(self, digest: str, size: int, file: BinaryIO) -> bool:
         path = object_path(digest)
         found = self._stat(path)
-        # A size that differs is what a damaged disk left; the right bytes are at hand now.
-        if found is not None and found.size == size and self._hold(path):
+        # A damaged disk leaves another size or other bytes; the right ones are at hand now, and reading costs less than
+        # the sync that it saves.
+        if found is not None and found.size == size and self._is_whole(path, digest) and self._hold(path):
             return False
         with _explained(path):
             self._take(file, path)
         return True
+
+    def _is_whole(self, path: str, digest: str) -> bool:
+        file = self._open(path)
+        if file is None:
+            return False
+        try:
+            return size_if_whole(file, digest) is not None
+        except OSError:
+            # What a disk cannot read any more is damaged as well.
+            return False
+        finally:
+            file.close()
 
     def _hold(self, path: str) -> bool:
         try:

@@ -130,3 +130,12 @@ def digest_of(path: str) -> str | None:
 def new_hasher() -> blake3:
     """Return what computes an object's name: 32 bytes of BLAKE3."""
     return blake3()
+
+
+def size_if_whole(file: BinaryIO, digest: str) -> int | None:
+    """Return how many bytes a file has if they are what their name says, else None. Runs in a thread."""
+    hasher, size = new_hasher(), 0
+    while data := file.read(CHUNK_BYTES):
+        hasher.update(data)
+        size += len(data)
+    return size if hasher.hexdigest() == digest else None

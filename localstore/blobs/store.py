@@ -20,7 +20,7 @@ from localstore.blobs.sweep import Swept, sweep
 from localstore.blobs.types import Types
 from localstore.columns import dump_json
 from localstore.config import Settings
-from localstore.errors import BlobDamaged, BlobNotFound, ConfigurationError
+from localstore.errors import BlobDamaged, BlobError, BlobNotFound, ConfigurationError
 from localstore.identifiers import preview
 
 LIST_LIMIT: Final = 1000
@@ -61,7 +61,7 @@ class Blobs:
 
     A put is done when its row is committed: killed before that it leaves an object that nobody names, which a sweep
     removes later. Overwriting and deleting never touch the old bytes, so that a rollback of the row finds them.
-    `far` gives the place from which bytes are fetched that are not here, if there is one.
+    `far` gives the place from which bytes are fetched that are not here, or not whole, if there is one.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Blobs:
     async def get(self, key: str, start: int = 0, end: int | None = None) -> bytes | None:
         """Return a blob's bytes, or those from `start` up to `end`; None where there is no such blob.
 
-        A whole blob is checked against its hash; raises BlobDamaged.
+        A whole blob is checked against its hash; raises BlobDamaged where no place has its bytes as they were put.
         """
         try:
             async with self.open(key, start=start, end=end) as blob:
@@ -138,7 +138,7 @@ class Blobs:
             return BlobWriter(Incoming(self.objects, self._limits.size_max), partial(self._admit, key, 0), save)
         if start < 0 or (end is not None and end < start):
             raise ConfigurationError(f"{start}:{end} is no range of bytes", hint="give 0 <= start <= end")
-        return BlobReader(partial(self._reader, key), start, end)
+        return BlobReader(partial(self._reader, key), self._replaced, start, end)
 
     async def exists(self, key: str) -> bool:
         """Return whether there is such a blob."""
@@ -240,6 +240,17 @@ class Blobs:
         if reader is None:
             raise _missing(key)
         return found, reader
+
+    async def _replaced(self, blob: BlobInfo) -> Reader | None:
+        """Bring an object whose bytes here are damaged from the far place; None where that has none to give either."""
+        far = self._far()
+        try:
+            if far is None or not await fetch(self.objects, far, blob.hash, blob.size):
+                return None
+        except BlobError:
+            # Whoever reads learns that the bytes are damaged here, which is what has to be mended first.
+            return None
+        return await self.objects.open(blob.hash)
 
 
 def _checked_metadata(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:

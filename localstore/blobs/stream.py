@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from localstore.blobs.incoming import Content, Incoming
 from localstore.blobs.model import BlobInfo
@@ -12,16 +12,26 @@ from localstore.blobs.objects import CHUNK_BYTES, Reader, new_hasher
 from localstore.errors import BlobDamaged, BlobError
 from localstore.identifiers import preview
 
+_AGAIN: Final = "put the blob again, or restore the tenant's folder blobs/ from a backup"
+
 
 class BlobReader:
     """A blob, or a part of it, that is being read. Use it in `async with`; iterating gives its pieces.
 
     Read from beginning to end, the bytes are checked against the blob's hash: BlobDamaged comes with the last piece.
-    What it reads is the blob as it was when it was opened.
+    Where another place has them whole, they are brought from there, and the same read gives them if nothing has been
+    given yet. What it reads is the blob as it was when it was opened.
     """
 
-    def __init__(self, find: Callable[[], Awaitable[tuple[BlobInfo, Reader]]], start: int, end: int | None) -> None:
+    def __init__(
+        self,
+        find: Callable[[], Awaitable[tuple[BlobInfo, Reader]]],
+        replace: Callable[[BlobInfo], Awaitable[Reader | None]],
+        start: int,
+        end: int | None,
+    ) -> None:
         self._find = find
+        self._replace = replace
         self._start = self._position = start
         self._end = end
         self._info: BlobInfo | None = None
@@ -53,27 +63,37 @@ class BlobReader:
         if self._reader is None or self._end is None:
             raise BlobError("the blob is not open", hint="use `async with tenant.blobs.open(key) as blob`")
         end = self._end if size < 0 else min(self._position + size, self._end)
-        wanted = max(0, end - self._position)
-        data = await self._reader.read(self._position, end) if wanted else b""
-        if len(data) != wanted:
-            raise _damaged(self.info, "is shorter than its row says")
-        self._position += wanted
-        if self._hasher is not None:
-            self._check(data)
-        return data
+        try:
+            return await self._next(self._reader, end)
+        except BlobDamaged as error:
+            whole = await self._replace(self.info)
+            if whole is None:
+                raise
+            await self._reader.close()
+            self._reader = whole
+            if self._position > self._start:
+                raise _damaged(self.info, "was damaged and has been replaced", hint="read it again") from error
+            return await self._next(whole, end)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Give the bytes in pieces of a few megabytes."""
         while data := await self.read(CHUNK_BYTES):
             yield data
 
-    def _check(self, data: bytes) -> None:
-        assert self._hasher is not None
-        self._hasher.update(data)
-        if self._position == self.info.size:
-            digest, self._hasher = self._hasher.hexdigest(), None
-            if digest != self.info.hash:
+    async def _next(self, reader: Reader, end: int) -> bytes:
+        """Return the bytes up to `end`, and move there only when nothing is known to be wrong with them."""
+        wanted = max(0, end - self._position)
+        data = await reader.read(self._position, end) if wanted else b""
+        if len(data) != wanted:
+            raise _damaged(self.info, "is shorter than its row says")
+        if self._hasher is not None:
+            hasher = self._hasher.copy()
+            hasher.update(data)
+            if self._position + wanted == self.info.size and hasher.hexdigest() != self.info.hash:
                 raise _damaged(self.info, "is not what was put")
+            self._hasher = hasher
+        self._position += wanted
+        return data
 
 
 class BlobWriter:
@@ -124,8 +144,5 @@ class BlobWriter:
         return self._info
 
 
-def _damaged(info: BlobInfo, what: str) -> BlobDamaged:
-    return BlobDamaged(
-        f"the object of {preview(info.key)} {what}",
-        hint="put the blob again, or restore the tenant's folder blobs/ from a backup",
-    )
+def _damaged(info: BlobInfo, what: str, hint: str = _AGAIN) -> BlobDamaged:
+    return BlobDamaged(f"the object of {preview(info.key)} {what}", hint=hint)

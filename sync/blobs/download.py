@@ -1,4 +1,4 @@
-"""Download: bring to a tenant's folder the objects that its rows name and that are not there."""
+"""Download: bring to a tenant's folder the objects that its rows name and that are not there, or not whole."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _PAGE: Final = "SELECT key, hash, size FROM blobs WHERE company_id = ? AND key >
 
 
 async def download(database: Database, place: Place, tally: Tally) -> tuple[tuple[str, str], ...]:
-    """Bring what is missing here, and return the rows whose bytes could not be had, with the reason.
+    """Bring what is missing or damaged here, and return the rows whose bytes could not be had, with the reason.
 
-    Safe to run twice: what is here is not fetched again, and nothing is kept that is not what its name says.
+    Safe to run twice: what is here and whole is not fetched again, and nothing is kept that is not what its name says.
     """
     if not any(hash_place(table) is not None for table in database.tables):
         return ()

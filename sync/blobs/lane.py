@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import BinaryIO, Self, TypeVar
+from typing import Self, TypeVar
 
 from localstore.blobs.fetch import fetch, is_intact
 from localstore.blobs.local_objects import DiskObjects
-from localstore.blobs.objects import CHUNK_BYTES, Objects, new_hasher
+from localstore.blobs.objects import Objects, size_if_whole
 from localstore.errors import BlobDamaged, ObjectStoreDenied
 from localstore.sqlite.database import Database
 from localstore.sqlite.threads import in_thread
@@ -68,7 +68,7 @@ class Lane:
         file = await self._here.file(digest)
         if file is not None:
             try:
-                size = await in_thread(partial(_size_if_whole, file, digest))
+                size = await in_thread(partial(size_if_whole, file, digest))
                 if size is not None:
                     if await self.there.add(digest, size, file):
                         self._tally.uploaded += 1
@@ -86,22 +86,15 @@ class Lane:
 
     async def _fetch(self, wanted: tuple[str, int]) -> str | None:
         digest, size = wanted
-        if await self._here.stat(digest) is not None:
+        found = await self._here.stat(digest)
+        if found is not None and await is_intact(self._here, digest, found.size):
             return None
+        here = "its bytes" if found is None else "its bytes are damaged here, and whole ones"
         try:
             if not await fetch(self._here, self.there, digest, size):
-                return "its bytes are not in production's object store"
+                return f"{here} are not in production's object store"
         except BlobDamaged:
             return "its bytes in production's object store are not what was put"
         self._tally.downloaded += 1
         self._tally.bytes += size
         return None
-
-
-def _size_if_whole(file: BinaryIO, digest: str) -> int | None:
-    """Return how many bytes the file has if they are what their name says: damage here must not spread."""
-    hasher, size = new_hasher(), 0
-    while data := file.read(CHUNK_BYTES):
-        hasher.update(data)
-        size += len(data)
-    return size if hasher.hexdigest() == digest else None
