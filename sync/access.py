@@ -100,7 +100,7 @@ class Access:
                 from localstore.blobs.s3 import Bucket
                 from sync.blobs.place import BucketPlace
 
-                self._place = BucketPlace(Bucket.from_settings(settings))
+                self._place = BucketPlace(Bucket.from_settings(settings, seconds=self.settings.timeout))
             elif self._to == EMBEDDED and self._store is not None:
                 from sync.blobs.place import FolderPlace
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 import asyncpg
 import stamina
 
+from localstore.errors import ObjectStoreUnavailable
 from localstore.postgres.connect import close, connect, translate
 from localstore.postgres.failures import is_retryable
 from localstore.postgres.server import Server
@@ -93,5 +94,8 @@ class Link:
 
 
 def _worth_another_try(error: Exception) -> bool:
+    # The bucket has tried again already what was worth it: trying that again here would multiply the two.
+    if isinstance(error, ObjectStoreUnavailable):
+        return False
     # What sync itself refuses says so for itself, whatever lies beneath: a full disk here is no lost connection.
     return error.retryable if isinstance(error, SyncError) else is_retryable(error)

@@ -17,13 +17,14 @@ import stamina
 from blake3 import blake3
 
 from localstore import BlobDamaged, LocalStore, Settings
-from localstore.blobs import s3
 from localstore.blobs.fetch import is_intact
 from localstore.postgres.embedded import EmbeddedServer
 from localstore.schema.sqlite import table_from_sqlite
 from localstore.sqlite.capture import install
 from sync import SyncEngine
 from sync.blobs import record
+from sync.blobs.place import OBJECTS_TOGETHER
+from sync.config import SyncSettings
 from sync.steps.stage import stage
 from tests.integration.command import sync
 from tests.s3_proxy import Fate, Request
@@ -163,11 +164,8 @@ async def test_a_busy_and_a_cut_object_store_are_tried_again(world: World) -> No
         assert found.size == info.size
 
 
-async def test_an_object_store_that_stays_away_fails_the_push_and_loses_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_object_store_that_stays_away_fails_the_push_and_loses_nothing(world: World) -> None:
     """The push says what does not answer and stages nothing that could not be promoted; the next one does it all."""
-    monkeypatch.setattr(s3, "ATTEMPTS_MAX", 1)
     stamina.set_testing(True, attempts=2)
     try:
         world.proxy.rule = lambda _: Fate.CUT
@@ -180,11 +178,25 @@ async def test_an_object_store_that_stays_away_fails_the_push_and_loses_nothing(
             False,
         )
         assert await world.rows("SELECT state FROM localstore.ledger WHERE company_id = $1", box.company) == []
+        # Only the bucket tries again, and the connection below it once; the link to production does not on top of them.
+        assert len(world.proxy.seen) <= 2 * 2
     finally:
         stamina.set_testing(False)
     world.proxy.rule = lambda _: Fate.PASS
     await box.push()
     assert await world.keys() == ["note.txt"]
+
+
+async def test_the_timeout_of_the_command_is_the_object_stores_too(world: World) -> None:
+    """A store that takes requests and answers none is given up after `--timeout`, once for all that is to be sent."""
+    world.proxy.rule = lambda _: Fate.STALL
+    box = await world.box()
+    await asyncio.gather(*(box.blobs.put(f"{number}.txt", b"%d" % number) for number in range(20)))
+    async with SyncEngine(box.store, to=world.url, settings=SyncSettings(timeout=2)) as engine:
+        (failed,) = (await engine.push([box.company], promote=True)).tenants
+    assert failed.failure is not None
+    assert (failed.failure.code, "silent for 2 seconds" in failed.failure.message) == ("object_store_unavailable", True)
+    assert len(world.proxy.seen) <= OBJECTS_TOGETHER
 
 
 async def test_a_rollback_finds_the_bytes_that_were_replaced(world: World) -> None:
@@ -339,9 +351,7 @@ async def test_no_push_reaches_another_tenants_objects(world: World) -> None:
     ]
 
 
-async def test_credentials_that_may_not_list_still_go_on_with_an_upload(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_credentials_that_may_not_list_still_go_on_with_an_upload(world: World) -> None:
     """What arrived is noted in the tenant's file, so an upload goes on also where the store tells nothing of it."""
     cutting = absent = True
 
@@ -355,7 +365,6 @@ async def test_credentials_that_may_not_list_still_go_on_with_an_upload(
         absent = absent and request.kind != "CompleteMultipartUpload"
         return deny(request)
 
-    monkeypatch.setattr(s3, "ATTEMPTS_MAX", 1)
     stamina.set_testing(True, attempts=1)
     try:
         world.proxy.rule = deny
