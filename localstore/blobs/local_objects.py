@@ -84,7 +84,7 @@ class LocalObjects(Objects):
 
     async def file(self, digest: str) -> BinaryIO | None:
         """Return an object as a file of the caller's own, which `add` of another place takes, or None."""
-        return await in_thread(partial(self._open, object_path(digest)))
+        return await acquire(partial(self._open, object_path(digest)), _close)
 
     async def pages(self) -> AsyncIterator[list[ObjectInfo]]:
         """Give all objects."""
