@@ -9,6 +9,7 @@ from functools import cache
 from mimetypes import MimeTypes
 from typing import Final
 
+from localstore.blobs.signatures import UNSIGNED, is_media, is_text, is_zip_of, program_types
 from localstore.errors import BlobRefused, ConfigurationError
 from localstore.identifiers import preview
 
@@ -23,9 +24,7 @@ _TYPE: Final = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&
 _PARAMETERS: Final = re.compile(r"( *; *[A-Za-z0-9_-]+=(\"[ !#-\[\]-~]*\"|[A-Za-z0-9_.+:-]+))*")
 _PATTERN: Final = re.compile(r"(\*|[a-z0-9][a-z0-9!#$&^_.+-]*)/(\*|[a-z0-9][a-z0-9!#$&^_.+-]*)")
 _TEXT: Final = re.compile(r"text/.*|.*[/+](json|xml|yaml|javascript)|application/(sql|x-sh|toml|x-ndjson)")
-_WIDE_TEXT: Final = (b"\xff\xfe", b"\xfe\xff")
-_UNSIGNED: Final = ("audio/", "video/")
-"""Kinds with formats that begin anywhere in a stream, so that a missing signature says nothing."""
+_MEDIA: Final = ("audio/", "video/")
 
 _SPELLINGS: Final = {
     "image/jpg": "image/jpeg",
@@ -75,15 +74,28 @@ class Types:
             if not self._allows(kind):
                 return f"{kind} is not allowed"
         bare = _bare(chosen)
+        is_said_text = _TEXT.fullmatch(bare) is not None
+        programs = () if bare == UNKNOWN else program_types(head, is_text=is_said_text)
+        if programs and not any(map(self._allows, programs)):
+            return f"it says {bare}, and its content is a program"
+        document = is_zip_of(bare, head)
+        if document is not None:
+            return None if document else f"its content is not {bare}"
+        if is_said_text and not is_text(head):
+            return "it says text, and its content is none"
         found = _found(head)
         if bare in found:
             return None
-        stranger = next((kind for kind, certainty in found.items() if certainty >= _CERTAIN), None)
+        certain = (kind for kind, certainty in found.items() if certainty >= _CERTAIN and kind != UNKNOWN)
+        stranger = next(certain, None)
         if stranger is not None and not self._allows(stranger):
             return f"it says {bare}, and its content is {stranger}"
-        if _TEXT.fullmatch(bare):
-            return "it says text, and its content is none" if b"\0" in head and head[:2] not in _WIDE_TEXT else None
-        if bare in _signed() and not bare.startswith(_UNSIGNED):
+        if (
+            bare in _signed()
+            and not is_said_text
+            and bare not in UNSIGNED
+            and not (bare.startswith(_MEDIA) and is_media(head))
+        ):
             return f"its content is not {bare}"
         return None
 
@@ -119,8 +131,8 @@ def _by_name(key: str) -> str | None:
 
 
 def _by_content(head: bytes) -> str | None:
-    found = _found(head)
-    best = max(found, key=lambda kind: found[kind], default=None)
+    found = {kind: certainty for kind, certainty in _found(head).items() if is_zip_of(kind, head) is not False}
+    best = max(found, key=lambda kind: (is_zip_of(kind, head) is True, found[kind]), default=None)
     return best if best is not None and found[best] >= _CERTAIN else None
 
 
