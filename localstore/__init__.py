@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from localstore.storage.factory import StorageFactory, get_storage
     from localstore.storage.file import FileStorage
     from localstore.storage.interface import StorageInterface
+    from localstore.storage.places import BlobPlaces
     from localstore.storage.postgres import PostgresStorage
     from localstore.storage.uploads import FileStorageManager, file_storage
     from localstore.storage.vectors import VectorPlaces
@@ -65,6 +66,7 @@ __all__ = [
     "BlobInfo",
     "BlobKeyTaken",
     "BlobNotFound",
+    "BlobPlaces",
     "BlobRefused",
     "Blobs",
     "Cache",
@@ -124,6 +126,7 @@ __all__ = [
 
 _LAZY = {
     "BlobInfo": "localstore.blobs.model",
+    "BlobPlaces": "localstore.storage.places",
     "Blobs": "localstore.blobs.store",
     "Cache": "localstore.cache.interface",
     "CacheManager": "localstore.cache.platforms",

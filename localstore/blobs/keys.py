@@ -17,6 +17,9 @@ SEGMENT_BYTES_MAX: Final = 255
 
 _DEVICE: Final = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\.|$)", re.IGNORECASE)
 _BIDI: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_BLANK: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
+"""Letters, marks and signs that nothing is to be seen of."""
+
 _LAST: Final = "\U0010ffff"
 
 
@@ -74,11 +77,14 @@ def _reason(key: object) -> str | None:
 def _segment_reason(segment: str) -> str | None:
     if not segment:
         return "a part of it is empty"
-    # Wide and combined dots are dots to whoever normalises a path for compatibility.
+    # Wide and combined dots are dots, and wide spaces spaces, to whoever normalises a path for compatibility.
     if unicodedata.normalize("NFKC", segment) in {".", ".."}:
         return "a part of it is . or .."
-    if segment[-1] in ". ":
+    # An ellipsis at the end, as titles have it, is no single dot.
+    if unicodedata.normalize("NFKC", segment[-1]) in {".", " "}:
         return "a part of it ends in a dot or a space"
+    if not any(_is_visible(character) for character in segment):
+        return "a part of it cannot be seen"
     if _DEVICE.match(segment):
         return "a part of it names a device"
     if any(character in "\\:" or _is_unseen(character) for character in segment):
@@ -90,6 +96,10 @@ def _segment_reason(segment: str) -> str | None:
 
 def _is_unseen(character: str) -> bool:
     return character in _BIDI or unicodedata.category(character) in {"Cc", "Zl", "Zp"}
+
+
+def _is_visible(character: str) -> bool:
+    return unicodedata.category(character)[0] not in "CZ" and character not in _BLANK
 
 
 def _encoded(text: str) -> bytes | None:

@@ -99,7 +99,8 @@ class Objects(ABC):
         del digest, link
         raise ConfigurationError(
             "these blobs have no links: nothing serves a disk or a process's memory",
-            hint="read them with `localstore blobs get`, or serve them from the application with tenant.blobs.open",
+            hint="set S3_BUCKET_NAME (and S3_ENDPOINT_URL) and push, or serve them from the application with "
+            "tenant.blobs.open",
         )
 
 

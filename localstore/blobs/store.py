@@ -190,8 +190,9 @@ class Blobs:
     async def presign(self, key: str, seconds: int = LINK_SECONDS_MAX) -> str:
         """Return a link with which anybody may GET the blob as it is now, for at most 900 seconds.
 
-        It names one object below the tenant's own prefix, to be saved under the last part of the key. Raises
-        BlobNotFound, and ConfigurationError where nothing serves the objects.
+        It names one object below the tenant's own prefix, to be saved under the last part of the key. Blobs on a disk
+        have a link from the bucket that sync carries them to, as soon as they are there. Raises BlobNotFound,
+        BlobError before that, and ConfigurationError where nothing serves the objects.
         """
         if not 1 <= seconds <= LINK_SECONDS_MAX:
             raise ConfigurationError(
@@ -201,7 +202,16 @@ class Blobs:
         if found is None:
             raise _not_found(key)
         link = Link(seconds, name=key.rsplit("/", 1)[-1], content_type=found.content_type)
-        return await self.objects.presign(found.hash, link)
+        far = self._far()
+        if far is None:
+            return await self.objects.presign(found.hash, link)
+        there = await far.stat(found.hash)
+        if there is None or there.size != found.size:
+            raise BlobError(
+                f"the bytes of {preview(key)} are not in {far!r} yet, which a link would lead to",
+                hint="localstore sync push --promote",
+            )
+        return await far.presign(found.hash, link)
 
     async def sweep(self, grace: timedelta | None = None) -> Swept:
         """Remove the objects that no row names and that are older than `grace`; any error ends it, nothing else.

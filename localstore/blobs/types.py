@@ -78,6 +78,8 @@ class Types:
         programs = () if bare == UNKNOWN else program_types(head, is_text=is_said_text)
         if programs and not any(map(self._allows, programs)):
             return f"it says {bare}, and its content is a program"
+        if bare in programs:
+            return None
         document = is_zip_of(bare, head)
         if document is not None:
             return None if document else f"its content is not {bare}"

@@ -1,4 +1,4 @@
-"""`localstore blobs list|put|get|rm`: the blobs of one tenant, by key."""
+"""`localstore blobs list|put|get|link|rm`: the blobs of one tenant, by key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import typer
 from localstore.cli.options import DataOption, JsonOption, QuietOption
 from localstore.cli.output import printable, report, run
 from localstore.config import Settings
-from localstore.errors import BlobError, BlobNotFound, ConfigurationError, TenantNotFound
+from localstore.errors import BlobError, BlobNotFound, ConfigurationError
 from localstore.identifiers import preview
 from localstore.sqlite.threads import in_thread
 
@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     from localstore.blobs.store import Blobs
     from localstore.blobs.stream import BlobReader
 
-app = typer.Typer(help="List, put, get and remove a tenant's blobs.", no_args_is_help=True, rich_markup_mode=None)
+LINK_SECONDS = 900
+"""As long as a link may last at most; what knows this takes long to load."""
+
+app = typer.Typer(
+    help="List, put, get, link to and remove a tenant's blobs.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 def add_to(root: typer.Typer) -> None:
@@ -80,6 +85,11 @@ def put_blob(
             raise ConfigurationError("standard input has no name", hint="localstore blobs put TENANT - KEY")
         # Some file systems give names in another normal form than they were made in.
         key = unicodedata.normalize("NFC", file.name)
+    if not from_stdin and _is_missing(file):
+        raise BlobError(
+            f"there is no file {preview(str(file))}",
+            hint="FILE comes first, then KEY: localstore blobs put TENANT FILE KEY",
+        )
 
     async def work(blobs: Blobs) -> dict[str, Any]:
         info = await blobs.put(key, sys.stdin.buffer if from_stdin else file, content_type=content_type)
@@ -132,6 +142,25 @@ def get_blob(
     report(result, render, json)
 
 
+@app.command("link")
+def link_blob(
+    tenant: TenantArgument,
+    key: KeyArgument,
+    seconds: Annotated[
+        int, typer.Option("--seconds", metavar="N", help="How long the link lasts, 900 at most.")
+    ] = LINK_SECONDS,
+    data: DataOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Print a link with which anybody can download a blob that is in the object store; it cannot be taken back."""
+
+    async def work(blobs: Blobs) -> dict[str, Any]:
+        return {"tenant": tenant, "key": key, "link": await blobs.presign(key, seconds), "seconds": seconds}
+
+    result = _run(tenant, data, work, json=json)
+    report(result, lambda: print(result["link"]), json)
+
+
 @app.command("rm")
 def remove_blobs(
     tenant: TenantArgument,
@@ -174,18 +203,8 @@ def _run(
     settings = Settings.from_environment(**({} if data is None else {"data_path": data}))
 
     async def opened() -> dict[str, Any]:
-        places = BlobPlaces(settings)
-        try:
-            blobs = await places.of(tenant, create=create)
-            if blobs is None:
-                raise TenantNotFound(
-                    f"there is no tenant {tenant} in {settings.data_path}",
-                    hint=f"`localstore tenants list --data {quote(str(settings.data_path))}` shows the tenants",
-                    tenant=tenant,
-                )
-            return await work(blobs)
-        finally:
-            await places.close()
+        async with BlobPlaces(settings) as places:
+            return await work(await places.of(tenant, create=create))
 
     return {"version": 1, **run(opened(), json=json), "exit": 0}
 
@@ -206,6 +225,17 @@ async def _write(blob: BlobReader, target: Path) -> None:
         ) from error
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        # Whatever else is the matter with it is said when it is read.
+        return False
+    return False
 
 
 def _create(path: Path) -> Any:

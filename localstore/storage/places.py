@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 from localstore.blobs.store import Blobs, Limits
 from localstore.config import Settings
-from localstore.errors import TenantNotFound
 from localstore.storage.whereabouts import Whereabouts
 
 if TYPE_CHECKING:
@@ -20,17 +20,17 @@ class BlobPlaces:
     the bucket that `S3_*` name, and with `hybrid` each tenant's mode decides.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._whereabouts = Whereabouts(settings)
-        self._limits = Limits.from_settings(settings)
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._whereabouts = Whereabouts(settings or Settings.from_environment())
+        self._limits = Limits.from_settings(self._whereabouts.settings)
         self._bucket: Bucket | None = None
 
-    async def of(self, company_id: str, *, create: bool = False) -> Blobs | None:
-        """Return a company's blobs, or None where there is no such company and none is to be made."""
-        try:
-            tenant = await self._whereabouts.tenant(company_id, create=create)
-        except TenantNotFound:
-            return None
+    def __repr__(self) -> str:
+        return f"<BlobPlaces {self._whereabouts.settings.storage_type}>"
+
+    async def of(self, company_id: str, *, create: bool = True) -> Blobs:
+        """Return a company's blobs; with `create=False`, raise TenantNotFound where its file is missing."""
+        tenant = await self._whereabouts.tenant(company_id, create=create)
         return self._in_production(company_id) if tenant is None else tenant.blobs
 
     async def close(self) -> None:
@@ -39,6 +39,16 @@ class BlobPlaces:
         await self._whereabouts.close()
         if bucket is not None:
             await bucket.close()
+
+    async def __aenter__(self) -> Self:
+        """Return the places; they open by themselves."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close what was opened."""
+        await self.close()
 
     def _in_production(self, company_id: str) -> Blobs:
         # Importing these takes a second, which nobody should wait who keeps blobs on a disk.

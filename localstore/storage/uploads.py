@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from localstore.blobs.model import BlobInfo
 from localstore.blobs.store import Blobs
 from localstore.config import Settings
+from localstore.errors import TenantNotFound
 from localstore.identifiers import check_platform
 from localstore.storage.places import BlobPlaces
 
@@ -53,8 +54,7 @@ class FileStorageManager:
         The content type is guessed from the name, else from the content. Raises InvalidIdentifier and BlobRefused.
         """
         key = _key(platform, file_path)
-        blobs = await self._blobs(company_id, create=True)
-        assert blobs is not None
+        blobs = await self._opened().of(company_id)
         info = await blobs.put(key, file_content, content_type=content_type)
         return {
             "success": True,
@@ -98,11 +98,17 @@ class FileStorageManager:
         """Close the manager."""
         await self.close()
 
-    async def _blobs(self, company_id: str, *, create: bool = False) -> Blobs | None:
+    async def _blobs(self, company_id: str) -> Blobs | None:
+        try:
+            return await self._opened().of(company_id, create=False)
+        except TenantNotFound:
+            return None
+
+    def _opened(self) -> BlobPlaces:
         if self._places is None:
             settings = self._settings or Settings.from_environment()
             self._places = BlobPlaces(settings.model_copy(update=self._given))
-        return await self._places.of(company_id, create=create)
+        return self._places
 
 
 file_storage = FileStorageManager()

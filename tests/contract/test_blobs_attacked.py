@@ -46,6 +46,14 @@ REFUSED = [
     "NUL .txt",
     "a.",
     "a./b",
+    "ａ．．",
+    "a．/b",
+    "a\u2024",
+    "a\u3000",
+    "a\u00a0/b",
+    "\u200b",
+    "x/\ufeff\u200d",
+    "\u3164",
     "a ",
     "nul\0l",
     "line\nfeed",
@@ -61,7 +69,19 @@ REFUSED = [
     "/".join(["x" * 200] * 6),
 ]
 
-FINE = ["Ünïcode/한빛/نص.txt", "a b/.hidden", "COMPANY", "console.log", "a..b", "💾.bin", "x" * 255, "İ", "％2e％2e/x"]
+FINE = [
+    "Ünïcode/한빛/نص.txt",
+    "a b/.hidden",
+    "COMPANY",
+    "console.log",
+    "a..b",
+    "💾.bin",
+    "x" * 255,
+    "İ",
+    "％2e％2e/x",
+    "그리고…",
+    "👩\u200d💻",
+]
 
 PARTS = ["..", ".", "", "objects", "other", "wedosoft", "ab", "%2e%2e", "~"]
 KEYS = st.one_of(

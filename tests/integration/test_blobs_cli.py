@@ -53,5 +53,8 @@ def test_what_cannot_be_done_names_the_next_command(tmp_path: Path) -> None:
         refused = command("blobs", *arguments, "--data", data, "--json")
         assert (refused.code, refused.json["error"]["code"]) == (code, word), arguments
         assert refused.json["error"]["hint"]
+    turned = command("blobs", "put", "wedosoft", "../x", note, "--data", data, "--json").json["error"]
+    assert "../x" in turned["message"]
+    assert "FILE comes first, then KEY" in turned["hint"]
     limited = command("blobs", "put", "wedosoft", note, "--data", data, "--json", LOCALSTORE_BLOBS_TYPES="image/*")
     assert limited.json["error"]["code"] == "blob_refused"
