@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import socket
+import weakref
 from typing import Any, Final
 
 from aiobotocore.httpsession import AIOHTTPSession
@@ -21,7 +22,7 @@ _UNSENT_BYTES_MAX: Final = 64 * 1024
 
 
 class PatientSession(AIOHTTPSession):  # type: ignore[misc]
-    """One client's connections."""
+    """One client's connections; those of one that nobody closed go with it."""
 
     async def send(self, request: Any) -> Any:
         """Send a request and return the answer; raises ReadTimeoutError when nothing has moved for too long."""
@@ -41,6 +42,25 @@ class PatientSession(AIOHTTPSession):  # type: ignore[misc]
         if not is_streamed:
             await answer.content
         return answer
+
+    async def _get_session(self, proxy_url: str | None) -> Any:
+        is_new = proxy_url not in self._sessions
+        session = await super()._get_session(proxy_url)
+        if is_new:
+            weakref.finalize(self, _abandon, session)
+        return session
+
+
+def _abandon(session: Any) -> None:
+    """Let go of connections whose owner is gone, on whichever thread or loop that is noticed."""
+    if session.closed:
+        return
+    connector, loop = session.connector, session._loop  # noqa: SLF001 - there is no other way without awaiting
+    session.detach()
+    if loop.is_running():
+        loop.call_soon_threadsafe(connector._close)  # noqa: SLF001
+    else:
+        connector._close()  # noqa: SLF001
 
 
 class _Moving(io.BytesIO):

@@ -6,10 +6,13 @@ import asyncio
 import hashlib
 import io
 import multiprocessing
+import os
 import random
 import secrets
 import signal
 import socket
+import subprocess
+import sys
 import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -231,6 +234,27 @@ async def test_S8_a_link_is_for_one_object_of_the_tenant_and_ends(
             await blobs.presign(info.key, seconds)
     with pytest.raises(BlobNotFound):
         await blobs.presign("another", 60)
+
+
+@pytest.mark.parametrize("left", ["kept = bucket", "del bucket; gc.collect(); await asyncio.sleep(0.1)"])
+def test_a_bucket_that_nobody_closes_complains_of_nothing(s3_server: S3Server, left: str) -> None:
+    """Its connections go when it goes, or with the process, and neither prints that they were left open."""
+    program = (
+        "import asyncio, gc\n"
+        "from localstore import Settings\n"
+        "from localstore.blobs.s3 import Bucket\n"
+        "async def main():\n"
+        "    global kept\n"
+        "    bucket = Bucket.from_settings(Settings.from_environment())\n"
+        "    await bucket.call('list_objects_v2')\n"
+        f"    {left}\n"
+        "asyncio.run(main())\n"
+    )
+    environment = {**os.environ, **s3_server.environment}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("region", [None, "us-east-1", "eu-central-1"])
