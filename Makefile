@@ -31,8 +31,8 @@ test: setup
 
 # Any object store that speaks S3: LOCALSTORE_TEST_S3_ENDPOINT_URL, _ACCESS_KEY and _SECRET_KEY name it; else moto's.
 test-s3: setup
-	$(BIN)/python -m pytest -k s3 tests/contract/test_blobs.py tests/contract/test_blobs_attacked.py tests/contract/test_blobs_s3.py
-	$(BIN)/python -m pytest tests/integration/test_blob_sync.py tests/faults/test_upload_killed.py
+	$(BIN)/python -m pytest -k s3 tests/contract/test_blobs.py tests/contract/test_blobs_attacked.py tests/contract/test_blobs_damaged.py tests/contract/test_blobs_s3.py
+	$(BIN)/python -m pytest tests/contract/test_blobs_places.py tests/integration/test_blob_sync.py tests/integration/test_blob_healing.py tests/faults/test_upload_killed.py
 
 check: setup
 	$(BIN)/ruff check $(SOURCES)
