@@ -9,8 +9,11 @@ from typing import Any, ClassVar
 
 import orjson
 from sqlalchemy import ColumnElement, DateTime, Text, type_coerce
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine.interfaces import Dialect
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from localstore.moments import read_time
 
 # Integers of fewer digits fit 64 bits; every digit is looked for as a zero.
 _LONG = b"0" * 19
@@ -110,12 +113,35 @@ def _check_finite(value: Any) -> None:
             _check_finite(item)
 
 
+class _StoredTime(sqlite.DATETIME):
+    """A time as SQLite keeps it, read in every spelling in which production is given it."""
+
+    def result_processor(self, _dialect: Dialect, _coltype: object) -> Any:
+        """Return what reads a stored time; it raises ValueError for what is none."""
+        return _stored_time
+
+
+def _stored_time(value: object) -> datetime | None:
+    if value is None:
+        return None
+    moment = read_time(value) if isinstance(value, str) else None
+    if moment is None:
+        raise ValueError(f"not a time: {value!r:.80}")
+    return moment
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """A moment, kept in UTC. A value without a time zone is taken as UTC; what is read always has one."""
 
     impl = DateTime
     cache_ok = True
     localstore_kind: ClassVar[str] = "timestamp"
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Return the type by which a database keeps it."""
+        if dialect.name != "sqlite":
+            return dialect.type_descriptor(DateTime())
+        return dialect.type_descriptor(_StoredTime())  # type: ignore[no-untyped-call]
 
     def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
         """Return the moment without its zone, in UTC, as SQLAlchemy's SQLite dialect stores it."""

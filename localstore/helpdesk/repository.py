@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -64,8 +64,8 @@ class TicketRepository:
         `date_range` of `created_at` with `start` and `end`, both included. `offset` skips tickets; `after` goes on
         behind the last ticket of the page before, which costs the same however far that is.
         """
-        statement = self._page(company_id, platform, filters, limit, offset, after)
-        return await self._source.read(company_id, lambda reader: reader.rows(Ticket, statement)) or []
+        page = self._page(company_id, platform, filters, limit, offset, after)
+        return await self._source.read(company_id, page) or []
 
     async def get_threads(
         self,
@@ -77,12 +77,12 @@ class TicketRepository:
         *,
         after: Ticket | After | None = None,
     ) -> list[TicketThread]:
-        """Return the tickets of `get_tickets` with their conversations: two queries in one transaction."""
+        """Return the tickets of `get_tickets` with their conversations: one query more in the same transaction."""
         place = self._place(company_id, platform)
-        statement = self._page(company_id, platform, filters, limit, offset, after)
+        page = self._page(company_id, platform, filters, limit, offset, after)
 
         async def read(reader: Reader) -> list[TicketThread]:
-            tickets = await reader.rows(Ticket, statement)
+            tickets = await page(reader)
             messages = await _conversations(reader, place, [ticket.ticket_id for ticket in tickets])
             return [TicketThread(ticket, tuple(messages[ticket.ticket_id])) for ticket in tickets]
 
@@ -155,21 +155,24 @@ class TicketRepository:
         limit: int | None,
         offset: int,
         after: Ticket | After | None,
-    ) -> Any:
+    ) -> Callable[[Reader], Awaitable[list[Ticket]]]:
         if (limit is not None and limit < 0) or offset < 0 or (offset and after is not None):
             raise ConfigurationError(
                 "a page of tickets cannot be cut so", hint="give limit >= 0 and either offset >= 0 or after"
             )
-        return queries.page(
-            self._place(company_id, platform),
-            TicketFilters.read(filters),
-            limit=limit,
-            offset=offset,
-            after=After.read(after),
-        )
+        place, chosen, behind = self._place(company_id, platform), TicketFilters.read(filters), After.read(after)
+
+        async def read(reader: Reader) -> list[Ticket]:
+            mixed = place.spelled and bool(await reader.values(queries.spelled_otherwise(place)))
+            statement = queries.page(place, chosen, limit=limit, offset=offset, after=behind, mixed=mixed)
+            return await reader.rows(Ticket, statement)
+
+        return read
 
     def _place(self, company_id: str, platform: str) -> Place:
-        return Place(check_tenant_id(company_id), check_platform(platform), self._source.collation)
+        return Place(
+            check_tenant_id(company_id), check_platform(platform), self._source.collation, self._source.spelled
+        )
 
     def _key(self, company_id: str, platform: str, ticket_id: object) -> dict[str, str]:
         self._place(company_id, platform)

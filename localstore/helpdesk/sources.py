@@ -48,6 +48,8 @@ class Source(ABC):
     """A place of help-desk rows. Every call is one transaction, unless a session of the caller's is the source."""
 
     collation: str
+    spelled: bool
+    """Whether times are texts there."""
 
     @abstractmethod
     async def read(self, company_id: str, work: Callable[[Reader], Awaitable[T]]) -> T | None:
@@ -80,6 +82,7 @@ class SessionSource(Source):
     """A session of a tenant's file, whose caller commits."""
 
     collation = _SQLITE_COLLATION
+    spelled = True
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
@@ -111,7 +114,7 @@ class SessionSource(Source):
         return await self._flushed(row)
 
     async def _find(self, company_id: str, platform: str, ticket_id: str) -> Ticket | None:
-        statement = ticket(Place(company_id, platform, self.collation), ticket_id)
+        statement = ticket(Place(company_id, platform, self.collation, self.spelled), ticket_id)
         found = await self.read(company_id, lambda reader: reader.rows(Ticket, statement))
         return found[0] if found else None
 
@@ -132,6 +135,7 @@ class FileSource(Source):
     """The files of a store's tenants, or the one of a tenant."""
 
     collation = _SQLITE_COLLATION
+    spelled = True
 
     def __init__(self, place: LocalStore | Tenant) -> None:
         self._place = place
@@ -182,6 +186,7 @@ class ProductionSource(Source):
     """Production's tables, through a pool whose row-level security holds each call to its company."""
 
     collation = production.COLLATION
+    spelled = False
 
     def __init__(self, pool: Pool, schema: str) -> None:
         self._pool = pool

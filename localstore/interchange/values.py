@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from localstore.moments import read_time
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -70,13 +72,8 @@ def time_of(value: Any) -> datetime | None:
     """Return an ISO 8601 time in UTC; without an offset it is taken as UTC. Anything else is None."""
     if isinstance(value, datetime):
         moment = value
-    elif isinstance(value, str) and len(value) >= len("2024-01-31"):
-        try:
-            moment = datetime.fromisoformat(value.strip())
-        except ValueError:
-            return None
     else:
-        return None
+        return read_time(value) if isinstance(value, str) else None
     try:
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except OverflowError:

@@ -10,6 +10,8 @@ from functools import cache
 from threading import local
 from typing import TYPE_CHECKING, Any
 
+from localstore.moments import MOMENT, moment_text
+
 if TYPE_CHECKING:
     import sqlalchemy
 
@@ -64,5 +66,6 @@ def matches(pattern: str, text: str | None) -> bool | None:
 
 
 def add_functions(connection: sqlite3.Connection) -> None:
-    """Give a connection the functions that SQLAlchemy's SQLite dialect relies on."""
+    """Give a connection the function that SQLAlchemy's SQLite dialect relies on, and ours that orders times."""
     connection.create_function("regexp", 2, matches, deterministic=True)
+    connection.create_function(MOMENT, 1, moment_text, deterministic=True)

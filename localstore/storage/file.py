@@ -18,6 +18,7 @@ from localstore.identifiers import check_platform, check_tenant_id
 from localstore.interchange.items import ARTICLE, PROGRESS, TICKET, ItemKind
 from localstore.interchange.rows import CONVERSATION_ROWS
 from localstore.interchange.values import time_of
+from localstore.moments import ordered, otherwise
 from localstore.sqlite.database import Database
 from localstore.sqlite.mode import ADVANCING, FILE, HYBRID, read_mode
 from localstore.storage.answers import (
@@ -39,6 +40,8 @@ from localstore.store import LocalStore
 T = TypeVar("T")
 
 _ORDER = "created_at DESC NULLS FIRST, ticket_id, platform"
+_ORDER_OF_ANY = f"{ordered('created_at')} DESC NULLS FIRST, ticket_id, platform"
+_MIXED = f"SELECT ticket_id FROM tickets WHERE company_id = ? AND platform = ? AND {otherwise('created_at')} LIMIT 1"
 _PLATFORMS = """
 WITH RECURSIVE found (platform) AS (
     SELECT min(platform) FROM {0} WHERE company_id = ?1
@@ -48,9 +51,9 @@ WITH RECURSIVE found (platform) AS (
 )
 SELECT platform FROM found WHERE platform IS NOT NULL
 """
-_PROGRESS = """
+_PROGRESS = f"""
 SELECT count(*), count(*) FILTER (WHERE is_processed = 1 OR processing_status IN (?, ?, ?)),
-    count(*) FILTER (WHERE processing_status IN (?, ?)), max(updated_at)
+    count(*) FILTER (WHERE processing_status IN (?, ?)), max({ordered("updated_at")})
 FROM tickets WHERE company_id = ? AND platform = ?
 """
 
@@ -111,10 +114,10 @@ class FileStorage(StorageInterface):
             platforms = [platform] if platform is not None else list(_platforms(file, company_id))
             if page.is_empty or not platforms:
                 return []
-            condition, values = page.condition("tickets", company_id, platforms, _ORDER, lambda _place: "?")
-            return [
-                ticket_answer(row) for row in TICKET.rows.select(file, f"WHERE {condition} ORDER BY {_ORDER}", values)
-            ]
+            mixed = [name for name in platforms if file.execute(_MIXED, (company_id, name)).fetchone()]
+            condition, values = page.condition("tickets", company_id, platforms, _ORDER, lambda _place: "?", mixed)
+            found = TICKET.rows.select(file, f"WHERE {condition} ORDER BY {_ORDER_OF_ANY}", values)
+            return [ticket_answer(row) for row in found]
 
         return await self._read(company_id, find, [])
 

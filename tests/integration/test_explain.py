@@ -70,6 +70,8 @@ OWN_INDEX: dict[str, str] = {
     "a list by not processed": " ix_tickets_processed (company_id=? AND platform=? AND is_processed=?",
 }
 
+SPELLED_OTHERWISE = "SEARCH tickets USING COVERING INDEX ix_tickets_otherwise (company_id=? AND platform=?)"
+
 _FILL_SQLITE = """
 WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :rows)
 INSERT INTO tickets (company_id, id, platform, ticket_id, created_at, updated_at, title, status, priority,
@@ -154,6 +156,8 @@ async def test_every_hot_query_goes_by_a_companys_index_in_sqlite(tenant: Tenant
             finally:
                 event.remove(Engine, "before_cursor_execute", note)
             queries, asked = asked, []
+            if method in ("get_tickets", "get_threads"):
+                assert await plan(*queries.pop(0)) == [(0, SPELLED_OTHERWISE)], name
             assert queries, name
             for query in queries:
                 lines = await plan(*query)
@@ -166,6 +170,42 @@ async def test_every_hot_query_goes_by_a_companys_index_in_sqlite(tenant: Tenant
                 reading = {parent for parent, line in lines if line in reads}
                 sorting = {parent for parent, line in lines if line == "USE TEMP B-TREE FOR ORDER BY"}
                 assert method != "get_tickets" or not reading & sorting, (name, lines)
+        await tenant.database.write(partial(_run, prepare))
+
+
+async def test_times_that_are_spelled_otherwise_leave_the_others_to_their_index(tenant: Tenant) -> None:
+    """Where other tools wrote some times, a page reads those, by an index of their own, and no more of the others."""
+    spell = "UPDATE tickets SET created_at = replace(created_at, ' ', 'T') WHERE rowid % 5000 = 2"
+    await tenant.database.write(partial(_run, spell))
+    repository = TicketRepository(tenant)
+    asked: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        asked.append((statement, parameters))
+
+    for prepare in ("ANALYZE", "PRAGMA optimize"):
+        for name, (method, arguments, options) in HOT.items():
+            if method != "get_tickets":
+                continue
+            asked.clear()
+            event.listen(Engine, "before_cursor_execute", note)
+            try:
+                await repository.get_tickets(*arguments, **options)
+            finally:
+                event.remove(Engine, "before_cursor_execute", note)
+            (_, (statement, values)) = asked
+            lines = await tenant.database.read(partial(_fetch, f"EXPLAIN QUERY PLAN {statement}", values))
+            reads = [line for _, _, _, line in lines if " tickets " in line]
+            assert len(reads) > 2
+            *others, found, joined = reads
+            for line in others:
+                assert re.match(r"SEARCH .* INDEX \w+ \(company_id=\? AND platform=\?", line), (name, lines)
+                assert name not in OWN_INDEX or OWN_INDEX[name] in line, (name, lines)
+            assert found == SPELLED_OTHERWISE, (name, lines)
+            assert joined.removesuffix(" LEFT-JOIN").endswith("(company_id=? AND platform=? AND ticket_id=?)"), lines
+            reading = {parent for _, parent, _, line in lines if line in reads}
+            sorting = {parent for _, parent, _, line in lines if line == "USE TEMP B-TREE FOR ORDER BY"}
+            assert not reading & sorting, (name, lines)
         await tenant.database.write(partial(_run, prepare))
 
 
@@ -194,6 +234,10 @@ async def test_every_hot_query_goes_by_a_companys_index_in_postgres(pool: Pool) 
             assert reads, (name, kinds)
             for node in reads:
                 assert "company_id" in node["Index Cond"], (name, node)
+
+
+def _fetch(statement: str, values: Any, connection: sqlite3.Connection) -> list[Any]:
+    return connection.execute(statement, values).fetchall()
 
 
 def _run(statement: str, connection: sqlite3.Connection) -> None:
