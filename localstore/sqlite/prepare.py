@@ -75,6 +75,7 @@ def prepare(connection: sqlite3.Connection, models: Models) -> None:
                 hint="localstore schema apply",
             )
     _create(connection, missing)
+    _create_partial_indexes(connection, models)
     capture.install(connection, models.tables)
     fact = {"schema": _schema_version(connection), "tables": sorted(shapes | models.shapes)}
     connection.execute(
@@ -101,6 +102,20 @@ def _create(connection: sqlite3.Connection, tables: Iterable[Any]) -> None:
     with borrowed(connection) as borrower:
         for metadata, those in by_metadata.items():
             metadata.create_all(borrower, tables=those, checkfirst=False)
+
+
+def _create_partial_indexes(connection: sqlite3.Connection, models: Models) -> None:
+    """Make the models' partial indexes: they are a file's alone, so a table that came from production lacks them."""
+    if not models.models:
+        return
+    from sqlalchemy.dialects import sqlite
+    from sqlalchemy.schema import CreateIndex
+
+    for model in models.models:
+        for index in model.__table__.indexes:
+            if index.dialect_options["sqlite"]["where"] is not None and not index.unique:
+                statement = CreateIndex(index, if_not_exists=True).compile(dialect=sqlite.dialect())
+                connection.execute(str(statement))
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> set[str]:

@@ -223,3 +223,17 @@ async def test_an_older_file_gets_the_index_by_schema_apply(tmp_path: Path) -> N
     with closing(sqlite3.connect(tmp_path / "acme" / "store.db")) as shell:
         found = shell.execute("SELECT sql FROM sqlite_master WHERE name = 'ix_tickets_otherwise'").fetchone()
     assert found == (made,)
+
+
+async def test_a_table_that_came_without_it_is_given_the_index_when_the_models_are_used(tmp_path: Path) -> None:
+    """A tenant that was pulled has production's indexes; the first store or storage with models adds the file's own."""
+    async with LocalStore(tmp_path, models=(Ticket,)) as store:
+        await store.tenant("acme").put(Ticket(platform="jira", ticket_id="1"))
+    with closing(sqlite3.connect(tmp_path / "acme" / "store.db", isolation_level=None)) as shell:
+        shell.execute("DROP INDEX ix_tickets_otherwise")
+    async with FileStorage(tmp_path) as storage:
+        assert len(await storage.list_tickets("acme")) == 1
+    with closing(sqlite3.connect(tmp_path / "acme" / "store.db")) as shell:
+        assert shell.execute("SELECT count(*) FROM sqlite_master WHERE name = 'ix_tickets_otherwise'").fetchone() == (
+            1,
+        )
