@@ -80,14 +80,13 @@ async def inverse_of(connection: asyncpg.Connection, batch: UUID) -> Entry | Non
     return None if row is None else _read(row)
 
 
-async def chain(connection: asyncpg.Connection, company: str, replica: UUID, epoch: int, since: int = 0) -> list[Entry]:
-    """Return a replica's batches from the place `since` on that were not withdrawn, oldest first."""
+async def chain(connection: asyncpg.Connection, company: str, replica: UUID, since: int = 0) -> list[Entry]:
+    """Return a replica's batches from the place `since` on that were not withdrawn, oldest first, of all its epochs."""
     rows = await connection.fetch(
-        _SELECT + "WHERE company_id = $1 AND replica = $2 AND epoch = $3 AND kind = 'push' AND state <> 'withdrawn' "
-        "AND seq >= $4 ORDER BY seq",
+        _SELECT + "WHERE company_id = $1 AND replica = $2 AND kind = 'push' AND state <> 'withdrawn' "
+        "AND seq >= $3 ORDER BY seq, epoch",
         company,
         replica,
-        epoch,
         since,
     )
     return [_read(row) for row in rows]
@@ -115,7 +114,7 @@ async def staged(connection: asyncpg.Connection, company: str, target: str) -> l
     """Return a company's staged batches in the order in which they must be promoted."""
     rows = await connection.fetch(
         _SELECT + "WHERE company_id = $1 AND target = $2 AND kind = 'push' AND state = 'staged' "
-        "ORDER BY replica, epoch, seq",
+        "ORDER BY replica, seq, epoch",
         company,
         target,
     )
@@ -209,10 +208,9 @@ async def mark_withdrawn(connection: asyncpg.Connection, batch: Entry) -> list[U
     """Give up a batch and the later ones of its replica, none of which may have been promoted."""
     rows = await connection.fetch(
         "UPDATE localstore.ledger SET state = 'withdrawn', withdrawn_at = now() WHERE company_id = $1 AND replica = $2 "
-        "AND epoch = $3 AND seq >= $4 AND state IN ('staging', 'staged') RETURNING batch",
+        "AND seq >= $3 AND state IN ('staging', 'staged') RETURNING batch",
         batch.company_id,
         batch.replica,
-        batch.epoch,
         batch.seq,
     )
     return [row["batch"] for row in rows]

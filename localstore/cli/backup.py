@@ -125,6 +125,7 @@ def restore(
                 print(f"objects of blobs that came back: {done.objects:,} ({done.bytes:,} bytes)")
             if result["before"] is not None:
                 print(printable(f"what was there before: {result['before']}"))
+            print(f"next, if the tenant is synced: {result['next']}")
         _say_missing(tenant, result["missing"], "did not come back")
 
     code = EXIT_MISSING if done.missing else 0

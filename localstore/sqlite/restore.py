@@ -39,7 +39,13 @@ class Restored:
             "restored": str(self.backup.path),
             "epoch": self.epoch,
             "before": None if self.before is None else str(self.before.path),
+            "next": self.next,
         }
+
+    @property
+    def next(self) -> str:
+        """Return the command that tells, where the tenant is synced, whether production knows more than the backup."""
+        return f"localstore sync pull --tenant {self.backup.tenant}"
 
 
 def restore(folder: Path, tenant: str, path: Path) -> Restored:
@@ -47,7 +53,8 @@ def restore(folder: Path, tenant: str, path: Path) -> Restored:
 
     What stood there is backed up first where it can still be read. The old WAL never meets the new file (F10): the
     old file is taken out of WAL mode, and held, before the new one takes its name. The epoch becomes a new one, so
-    that production sees a new chain instead of a fork (F17). Running it again does the same again.
+    that nothing made from the file that goes is taken for the new one's; the chain of batches goes on, and production
+    refuses it where it is the shorter one (F17). Running it again does the same again.
     """
     backup = check_backup(path, tenant)
     make_folder(folder)

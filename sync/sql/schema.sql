@@ -38,8 +38,8 @@ CREATE TABLE IF NOT EXISTS localstore.ledger (
     withdrawn_at timestamptz,
     promoted_by text
 );
--- One place in a chain is taken once; a withdrawn batch frees its place.
-CREATE UNIQUE INDEX IF NOT EXISTS ledger_chain ON localstore.ledger (company_id, replica, epoch, seq)
+-- One place in a chain is taken once, whatever the epoch; a withdrawn batch frees its place.
+CREATE UNIQUE INDEX IF NOT EXISTS ledger_chain ON localstore.ledger (company_id, replica, seq)
     WHERE kind = 'push' AND state <> 'withdrawn';
 CREATE INDEX IF NOT EXISTS ledger_company ON localstore.ledger (company_id, staged_at);
 -- A batch is taken back once.

@@ -48,9 +48,9 @@ async def acknowledge(connection: asyncpg.Connection, database: Database) -> Con
         chains = await _chains(connection, database, replica)
     local = chains.local
     states = {entry.batch: entry.state for entry in chains.remote}
-    given_up = await _given_up(connection, [batch for batch in local if batch.batch not in states])
+    given_up = chains.given_up
     if given_up is not None:
-        await database.write(lambda write: batches.withdraw(write, given_up))
+        await database.write(lambda write: batches.withdraw(write, given_up.batch))
         local = await database.read(lambda file: batches.live(file, chains.since))
     done = [batch for batch in local if batch.state == "sealed" and states.get(batch.batch) in ledger.IN_EFFECT]
     held = await read_held(connection, database)
@@ -76,11 +76,15 @@ def require_all(contact: Contact, company: str, otherwise: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Chains:
-    """A file's chain and production's from the batch `since` on, which both have in effect (None: from the first)."""
+    """A file's chain and production's from the batch `since` on, which both have in effect (None: from the first).
+
+    `given_up` is the first of the file's batches that somebody withdrew in production; it ends the file's chain.
+    """
 
     local: list[LocalBatch]
     remote: list[ledger.Entry]
     since: LocalBatch | None
+    given_up: LocalBatch | None
 
 
 async def _chains(connection: asyncpg.Connection, database: Database, replica: UUID) -> _Chains:
@@ -88,18 +92,25 @@ async def _chains(connection: asyncpg.Connection, database: Database, replica: U
 
     Each hash fixes all that came before, so that nothing before a batch that both sides have in effect has to be looked
     at again. Where production does not have the last acknowledged one so, it was restored, or tells another history.
+    A restored file goes on with its chain: what production has of it is of earlier epochs, and what came later is, too.
     """
-    identity = database.identity
+    chain = partial(ledger.chain, connection, database.company_id, replica)
     since = await database.read(batches.last_acknowledged)
-    chain = partial(ledger.chain, connection, identity.company_id, replica, identity.epoch)
     # Production first: whatever it has of this file was recorded here before it was sent, by whichever process.
     remote = await chain(since.seq if since is not None else 0)
-    if since is not None and not (remote and remote[0].hash == since.hash and remote[0].state in ledger.IN_EFFECT):
+    if since is not None and not any(_is_in_effect(since, entry) for entry in remote):
         since = None
         remote = await chain()
     local = await database.read(lambda file: batches.live(file, since))
-    _compare(identity.company_id, local, remote)
-    return _Chains(local, remote, since)
+    known = {entry.batch for entry in remote}
+    given_up = await _given_up(connection, [batch for batch in local if batch.batch not in known])
+    standing = [batch for batch in local if given_up is None or batch.seq < given_up.seq]
+    _compare(database.company_id, standing, remote)
+    return _Chains(local, remote, since, given_up)
+
+
+def _is_in_effect(batch: LocalBatch, entry: ledger.Entry) -> bool:
+    return entry.hash == batch.hash and entry.state in ledger.IN_EFFECT
 
 
 def _take_over(connection: sqlite3.Connection, done: Sequence[LocalBatch], held: HeldCopy | None) -> None:
@@ -143,7 +154,7 @@ def _compare(company: str, local: list[LocalBatch], remote: list[ledger.Entry]) 
         raise forked(company, entry.seq)
 
 
-async def _given_up(connection: asyncpg.Connection, unknown: list[LocalBatch]) -> UUID | None:
+async def _given_up(connection: asyncpg.Connection, unknown: list[LocalBatch]) -> LocalBatch | None:
     """Return the first of the batches that somebody withdrew in production."""
     found = await ledger.states(connection, [batch.batch for batch in unknown if batch.state == "sealed"])
-    return next((batch.batch for batch in unknown if found.get(batch.batch) == ledger.WITHDRAWN), None)
+    return next((batch for batch in unknown if found.get(batch.batch) == ledger.WITHDRAWN), None)

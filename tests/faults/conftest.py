@@ -33,3 +33,11 @@ async def busy_world(world: World) -> World:
     await world.put(*(row for number in range(100, 115) for row in (ticket(number), note(number, 1))))
     world.shell(writes("before", 0))
     return world
+
+
+@pytest.fixture
+async def pushed(world: World) -> World:
+    """Return a world where twenty tickets are promoted and nothing waits."""
+    await world.put(*(row for number in range(20) for row in (ticket(number), note(number, 1))))
+    assert (await world.push()).exit_code == 0
+    return world

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
-from localstore.postgres.server import Server
 from sync.bundle import Sealed
 from sync.steps.stage import stage
-from tests.conftest import run_sql
+from tests.faults.dumps import dump_of, restore
 from tests.faults.killing import Command
 from tests.faults.world import COMPANY, World, ticket, writes
 from tests.integration.command import Outcome, sync
@@ -114,29 +112,6 @@ async def test_F17_a_file_restored_from_an_older_copy_is_refused(busy_world: Wor
     check_refused(push(world), "stale_file")
     assert await everything(world) == before
     assert everything_local(world) == local
-
-
-@asynccontextmanager
-async def dump_of(world: World) -> AsyncIterator[str]:
-    """Keep production as it is now, for `restore`."""
-    server = Server.parse(world.url)
-    dump = f"{server.database}_dump"
-    admin = server.with_database("postgres")
-    run_sql(admin, f"CREATE DATABASE {dump} TEMPLATE {server.database}")
-    try:
-        yield dump
-    finally:
-        run_sql(admin, f"DROP DATABASE IF EXISTS {dump} WITH (FORCE)")
-
-
-def restore(world: World, dump: str) -> None:
-    """Put production back to what the dump holds."""
-    server = Server.parse(world.url)
-    run_sql(
-        server.with_database("postgres"),
-        f"DROP DATABASE {server.database} WITH (FORCE)",
-        f"CREATE DATABASE {server.database} TEMPLATE {dump}",
-    )
 
 
 async def test_a_production_restored_from_an_older_dump_catches_up(busy_world: World) -> None:

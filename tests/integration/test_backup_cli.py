@@ -57,7 +57,7 @@ async def test_one_tenant_that_cannot_be_backed_up_is_named(tmp_path: Path) -> N
 
 
 async def test_F17_a_restored_file_loses_nothing_that_is_written_after(tmp_path: Path, production: str) -> None:
-    """Production sees a new chain: rows written after the restore arrive, and nothing of production's is undone."""
+    """Production knows more than the backup: refused with the command that takes that in, then both sides have all."""
     root = tmp_path / "data"
     to = ("--to", production, "--data", root)
     await put(root, 1)
@@ -65,9 +65,16 @@ async def test_F17_a_restored_file_loses_nothing_that_is_written_after(tmp_path:
     assert command("backup", "--data", root).code == 0
     await put(root, 2)
     assert sync("push", "--promote", *to).code == 0
-    assert command("restore", "acme", "--yes", "--data", root).code == 0
+    restored = command("restore", "acme", "--yes", "--data", root)
+    assert (restored.code, "localstore sync pull --tenant acme" in restored.out) == (0, True), restored.all
     await put(root, 3)
+    for contact in (("push", "--promote"), ("pull",)):
+        refused = sync(*contact, *to)
+        assert (refused.code, "localstore sync rebase --tenant acme" in refused.err) == (6, True), refused.all
+    assert sync("rebase", *to).code == 0
     pushed = sync("push", "--promote", *to, "--json")
     assert pushed.code == 0, pushed.all
     assert pushed.json["tenants"][0]["tables"]["tickets"]["inserted"] == 1
     assert pushed.json["tenants"][0]["tables"]["tickets"]["deleted"] == 0
+    assert await tickets(root) == ["1", "2", "3"]
+    assert sync("verify", *to).code == 0
