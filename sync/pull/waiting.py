@@ -15,7 +15,7 @@ from sync.batches import LocalBatch
 from sync.changes import Change, changes
 from sync.pull.fetch import Seen
 from sync.pull.incoming import Incoming
-from sync.pull.rows import LocalTable
+from sync.pull.rows import LocalTable, Stored
 from sync.pull.three_way import Pending
 
 
@@ -76,9 +76,12 @@ def pending_rows(
                     found[ident] = pending
 
     incoming.set_fresh(name, fresh())
-    for ident, held in _held(connection, table):
-        composed = _composed(held, found.get(ident))
-        found[ident] = _orphaned(table, composed) if rebase else composed
+    for ident, key, held in _held(connection, table):
+        later = found.get(ident)
+        if not rebase:
+            found[ident] = _composed(held, later)
+        elif (here := _still_here(table, table.find(ident, key), held, later)) is not None:
+            found[ident] = _orphaned(table, _composed(here, later))
     return found
 
 
@@ -110,8 +113,8 @@ def _encoded(columns: Sequence[Column], values: Mapping[int, Value | None]) -> d
     return found
 
 
-def _held(connection: sqlite3.Connection, table: LocalTable) -> Iterator[tuple[str, Pending]]:
-    """Yield the rows whose change production holds; their base is the one that it knows."""
+def _held(connection: sqlite3.Connection, table: LocalTable) -> Iterator[tuple[str, Sequence[Bindable], Pending]]:
+    """Yield the rows whose change production holds, with their keys; their base is the one that it knows."""
     places = {column.name: place for place, column in enumerate(table.columns)}
     rows = connection.execute(
         "SELECT key, op, base, value FROM localstore_held WHERE tbl = ?", (table.table.name,)
@@ -124,7 +127,8 @@ def _held(connection: sqlite3.Connection, table: LocalTable) -> Iterator[tuple[s
         named = {*base, *(orjson.loads(value_text) if value_text else {})}
         texts = {places[name]: text for name, text in base.items() if name in places}
         held = frozenset(places[name] for name in named if name in places) if op == "u" else frozenset(table.places)
-        yield ident, Pending(op, base=_read(table.columns, texts), held=held & set(table.places), marked=False)
+        change = Pending(op, base=_read(table.columns, texts), held=held & set(table.places), marked=False)
+        yield ident, table.keys.stored_texts(orjson.loads(key)), change
 
 
 def _read(columns: Sequence[Column], texts: Mapping[int, str | None]) -> dict[int, bytes | None]:
@@ -140,6 +144,26 @@ def _read(columns: Sequence[Column], texts: Mapping[int, str | None]) -> dict[in
 def _binary(kind: Kind, text: str) -> bytes:
     value = decode_text(kind, text)
     return encoder(kind)(Text(value.encode()) if isinstance(value, str) else value)
+
+
+def _still_here(table: LocalTable, row: Stored | None, held: Pending, later: Pending | None) -> Pending | None:
+    """Return what of a held change the file has; one that was restored may be older than the change, and then nothing.
+
+    What the file does not have is no change of its own: its row becomes production's, which keeps what it holds.
+    """
+    if later is not None and later.op != "u":
+        return held
+    if row is None or held.op != "u":
+        return held if (row is None) == (held.op == "d") else None
+    local = table.keys.frames.encode(row)
+    ours = table.keys.frames.fields(local.frame)
+    edited = frozenset() if later is None else frozenset(later.old)
+    same = {
+        place
+        for place in held.held - edited - frozenset(local.defects)
+        if place in held.base and equal(table.columns[place].kind, ours[place], held.base[place])
+    }
+    return replace(held, held=held.held - same) if held.held - same else None
 
 
 def _orphaned(table: LocalTable, pending: Pending) -> Pending:
