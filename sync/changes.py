@@ -36,7 +36,8 @@ class Change:
     again as it is or with what production holds as its base. `row` holds the sent columns of i, u and s. `changed`
     holds the places of a u's changed columns in `table.sent`. `base` holds what was there before: the whole row for
     d, the changed places for u. A key with a NULL part names no row for certain: it comes as i,
-    and as d once no row has it.
+    and as d once no row has it. Of a `shared` change another row of the file has the same key in production: it is
+    held under the file's spelling, and as d only ends what is held so.
     """
 
     op: Literal["i", "u", "d", "s", "r", "l"]
@@ -44,6 +45,7 @@ class Change:
     row: Row | None
     changed: tuple[int, ...]
     base: Row | None
+    shared: bool = False
 
 
 @contextmanager

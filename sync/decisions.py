@@ -16,7 +16,7 @@ from localstore.codec import Bindable, decode_text
 from localstore.errors import ConfigurationError, InvalidRow, StoreError
 from localstore.postgres.quoting import quote_identifier
 from localstore.schema.tables import Table
-from sync.keys import stored_key
+from sync.keys import rows_of_key, rows_spelt
 from sync.listing import CONFLICTS, QUARANTINE, held_in_file, of_reasons
 from sync.releases import LOCAL, RETRY, release
 from sync.results import HeldItem
@@ -138,11 +138,13 @@ class Quarantine(_Held):
         return await self._decide(address, tenants, _discard)
 
 
-def _retry(connection: sqlite3.Connection, item: HeldItem, _table: Table) -> None:
+def _retry(connection: sqlite3.Connection, item: HeldItem, table: Table) -> None:
+    _row_of(connection, item, table)
     release(connection, [_stored_key(item)], RETRY)
 
 
-def _use_local(connection: sqlite3.Connection, item: HeldItem, _table: Table) -> None:
+def _use_local(connection: sqlite3.Connection, item: HeldItem, table: Table) -> None:
+    _row_of(connection, item, table)
     release(connection, [_stored_key(item)], LOCAL)
 
 
@@ -152,7 +154,8 @@ def _use_production(connection: sqlite3.Connection, item: HeldItem, table: Table
     elif item.local is None:
         _bring_back(connection, item, table, {**(item.base or {}), **item.production})
     else:
-        _set(connection, item, table, item.production)
+        # Production's values are known of the columns in conflict; the others are taken to be as our change began.
+        _set(connection, item, table, {**(item.base or {}), **item.production})
     release(connection, [_stored_key(item)], RETRY)
 
 
@@ -167,7 +170,7 @@ def _discard(connection: sqlite3.Connection, item: HeldItem, table: Table) -> No
 
 
 def _stored_key(item: HeldItem) -> tuple[str, str]:
-    return item.table, orjson.dumps(list(item.key.values())).decode()
+    return item.table, orjson.dumps(item.held_as).decode()
 
 
 def _value(table: Table, name: str, text: str | None) -> Bindable | None:
@@ -175,8 +178,33 @@ def _value(table: Table, name: str, text: str | None) -> Bindable | None:
 
 
 def _where(connection: sqlite3.Connection, item: HeldItem, table: Table) -> tuple[str, list[Bindable | None]]:
-    values = stored_key(connection, table, item.tenant, item.key)
-    return " AND ".join(f"{quote_identifier(name)} = ?" for name in table.key), values
+    """Return the test for the one row that the held change is of, and its values."""
+    values = _row_of(connection, item, table)
+    if values is None:
+        # Then no row is found by this key either, in whatever spelling.
+        values = [item.key.get(name, item.tenant) for name in table.key]
+    tests = (f"{quote_identifier(name)} IS ? AND typeof({quote_identifier(name)}) = typeof(?)" for name in table.key)
+    return " AND ".join(tests), [part for value in values for part in (value, value)]
+
+
+def _row_of(connection: sqlite3.Connection, item: HeldItem, table: Table) -> list[Bindable | None] | None:
+    """Return the key, as the file spells it, of the row that the held change is of; None if the file has no such row.
+
+    Raises InvalidRow where several rows may be meant: to decide about the wrong one would lose it.
+    """
+    if item.spelt:
+        rows = rows_spelt(connection, table, item.key)
+    else:
+        rows = rows_of_key(connection, table, item.tenant, item.key)
+    if len(rows) > 1:
+        named = ", ".join(" / ".join(str(part) for part in row) for row in rows)
+        raise InvalidRow(
+            f"{len(rows)} rows of {table.name} are {item.address} in production: {named}; nothing was decided",
+            hint="delete or rename all but one of them with the sqlite3 shell or your application, then push again",
+            tenant=item.tenant,
+            row=item.address,
+        )
+    return rows[0] if rows else None
 
 
 def _set(connection: sqlite3.Connection, item: HeldItem, table: Table, columns: Mapping[str, str | None]) -> None:

@@ -14,7 +14,7 @@ import asyncpg
 
 from localstore.postgres.quoting import quote_literal
 from sync.ledger import Entry
-from sync.merge import ADDED_CHUNK
+from sync.merge import ADDED_CHUNK, Merge
 from sync.staging import Staging
 
 
@@ -48,6 +48,7 @@ class HeldMerge:
             self._try_waiting(),
             self._yield_to_changes(),
             self._compose(),
+            self._drop_undone(),
             self._forget(),
             self._drop_idle_releases(),
         ]
@@ -88,6 +89,7 @@ class HeldMerge:
         op = """CASE WHEN s.op IN ('r', 'l') THEN h.op::text WHEN s.op = 's' THEN 's'
             WHEN h.op = 'i' THEN 'i' WHEN h.op = 'u' THEN s.op::text WHEN s.op = 'i' THEN 'u' ELSE 'd' END"""
         fixed = {*self.staging.key_places, *(set(range(len(self.staging.columns))) - set(self.staging.value_places))}
+        merge = Merge(self.staging, "", self.target)
         sets = [f'op = ({op})::"char"']
         bits = []
         for place, column in enumerate(self.staging.columns):
@@ -98,12 +100,16 @@ class HeldMerge:
                 if place not in self.staging.key_places:
                     sets.append(f"n{place} = $2")
                 continue
-            sets.append(
-                f"n{place} = CASE WHEN {ours} THEN s.n{place} WHEN h.value ? {name} "
-                f"THEN (h.value ->> {name})::{kind} END"
+            value = f"CASE WHEN {ours} THEN s.n{place} WHEN h.value ? {name} THEN (h.value ->> {name})::{kind} END"
+            base = f"CASE WHEN h.base ? {name} THEN (h.base ->> {name})::{kind} ELSE s.b{place} END"
+            sets += [f"n{place} = {value}", f"b{place} = {base}"]
+            # What is back to what it began from is no change; a value that cannot travel is one.
+            defective = f"""coalesce(s.defect -> 'n' ? {name}, false) OR coalesce(s.defect -> 'b' ? {name}, false)
+                OR (NOT {ours} AND coalesce(h.defects -> 'n' ? {name}, false))"""
+            bits.append(
+                f"CASE WHEN ({ours} OR coalesce(h.value ? {name}, false)) "
+                f"AND ({merge.differ(f'({value})', f'({base})', place)} OR {defective}) THEN B'1' ELSE B'0' END"
             )
-            sets.append(f"b{place} = CASE WHEN h.base ? {name} THEN (h.base ->> {name})::{kind} ELSE s.b{place} END")
-            bits.append(f"CASE WHEN {ours} OR coalesce(h.value ? {name}, false) THEN B'1' ELSE B'0' END")
         sets.append(f"changed = CASE WHEN ({op}) = 'u' THEN ({' || '.join(bits)})::bit varying END")
         ours_names = f"""ARRAY(SELECT c.name FROM unnest({self._names}) WITH ORDINALITY AS c(name, at)
             WHERE s.op IN ('i', 's') OR (s.op = 'u' AND get_bit(s.changed, c.at::integer - 1) = 1))"""
@@ -122,6 +128,12 @@ class HeldMerge:
             UPDATE {self.staging.relation} s SET {", ".join(sets)}
             FROM localstore.held h
             WHERE s.batch = $1 AND s.reason IS NULL AND {self._held} AND h.key = {self._key}"""
+
+    def _drop_undone(self) -> str:
+        """Let go of updates of which nothing is left."""
+        return f"""UPDATE {self.staging.relation} s SET reason = '='
+            WHERE s.batch = $1 AND s.op = 'u' AND bit_count(s.changed) = 0 AND s.defect IS NULL
+            AND (s.reason IS NULL OR s.reason = 'rolled_back')"""
 
     def _forget(self) -> str:
         return f"""

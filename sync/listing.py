@@ -78,6 +78,7 @@ def _item(tenant: str, row: dict[str, Any], table: Table | None) -> HeldItem:
         since=row["since"],
         detail=row["detail"],
         waits_for=row["waits_for"],
+        held_as=tuple(parts),
     )
 
 

@@ -336,7 +336,8 @@ class Merge:
     def fold(self) -> list[str]:
         """Make one change of those whose keys were spelt differently in the file and are one key in production.
 
-        A delete and an insert are an update; of several new rows the first goes. Nothing where no spelling can differ.
+        A delete and an insert are an update; of several new rows the first goes, of several deletes that of the row
+        which production has. A row that travels whole contains its own update. Nothing where no spelling can differ.
         """
         staging = self.staging
         if not staging.many_spellings:
@@ -346,9 +347,18 @@ class Merge:
         changed = self.bits(lambda place: self.differ(f"s.n{place}", f"o.b{place}", place))
         bases = "".join(f", b{place} = o.b{place}" for place in staging.value_places)
         fit = "s.defect IS NULL"
+        named = "$2::text" if staging.table.has_company else "''::text"
         return [
+            f"""UPDATE {staging.relation} s SET reason = '='
+                WHERE {MINE} AND s.ordinal IN (SELECT d.ordinal FROM (SELECT s.ordinal, row_number() OVER (
+                    PARTITION BY {keys} ORDER BY EXISTS (
+                        SELECT 1 FROM {self.relation} t WHERE {self.match} AND {self.whole}) DESC, s.ordinal) AS nth
+                    FROM {staging.relation} s WHERE {MINE} AND s.op = 'd' AND {fit}) d WHERE d.nth > 1)""",
+            f"""UPDATE {staging.relation} s SET reason = '=' WHERE {MINE} AND s.op = 'u' AND {fit} AND EXISTS (
+                SELECT 1 FROM {staging.relation} o
+                WHERE o.batch = $1 AND o.op = 'i' AND o.defect IS NULL AND o.reason IS NULL AND {other})""",
             f"""UPDATE {staging.relation} s SET reason = 'constraint',
-                key_text = {staging.key_text("s")} || 'again'::text,
+                key_text = {staging.key_text("s")} || {named},
                 detail = jsonb_build_object('message', 'another row of the file has the same key in production')
                 WHERE {MINE} AND s.ordinal IN (SELECT d.ordinal FROM (SELECT s.ordinal,
                     row_number() OVER (PARTITION BY {keys} ORDER BY s.ordinal) AS nth

@@ -11,7 +11,8 @@ import orjson
 from localstore.codec import Bindable, Text, Value
 from localstore.schema.tables import Table
 from sync.changes import Change, Row, stored_row
-from sync.keys import stored_key
+from sync.keys import rows_spelt, stored_key
+from sync.spellings import let_go
 
 RETRY = "retry"
 LOCAL = "local"
@@ -49,8 +50,12 @@ def releases(connection: sqlite3.Connection, tables: Mapping[str, Table]) -> tup
         table = tables.get(name)
         if table is None:
             continue
-        parts = dict(zip(table.key_parts, orjson.loads(key), strict=True))
         (company,) = connection.execute("SELECT company_id FROM localstore_identity").fetchone()
+        texts = orjson.loads(key)
+        if len(texts) > len(table.key_parts):
+            found.setdefault(name, []).append(_spelt(connection, table, company, texts))
+            continue
+        parts = dict(zip(table.key_parts, texts, strict=True))
         values: Row = tuple(map(_undecoded, stored_key(connection, table, company, parts)))
         if action == LOCAL and _gone_in_production(connection, name, key):
             row = stored_row(connection, table, values)
@@ -67,6 +72,17 @@ def releases(connection: sqlite3.Connection, tables: Mapping[str, Table]) -> tup
             )
         )
     return found, last
+
+
+def _spelt(connection: sqlite3.Connection, table: Table, company: str, texts: list[str]) -> Change:
+    """Return the release of what is held under the file's spelling: the row whole, or its end where no row has it."""
+    for key in rows_spelt(connection, table, dict(zip(table.key_parts, texts, strict=False))):
+        values: Row = tuple(map(_undecoded, key))
+        row = stored_row(connection, table, values)
+        if row is not None:
+            return Change("i", values, row, (), None)
+    parts = dict(zip(table.key_parts, texts, strict=False))
+    return let_go(table, tuple(_undecoded(parts.get(name, company)) for name in table.key))
 
 
 def _gone_in_production(connection: sqlite3.Connection, name: str, key: str) -> bool:

@@ -136,7 +136,11 @@ def combine(codes: Iterable[int]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class HeldItem:
-    """One held change, as the lists show it. Values are texts in production's form; `key` is by column."""
+    """One held change, as the lists show it. Values are texts in production's form; `key` is by column.
+
+    `held_as` is the whole key it is held under. One of more parts than `key` is spelt as in the file, since production
+    has no such row: it cannot have that key, or another row of the file has the same one.
+    """
 
     tenant: str
     batch: str | None
@@ -150,11 +154,17 @@ class HeldItem:
     since: str
     detail: str | None
     waits_for: str | None
+    held_as: tuple[str, ...] = ()
 
     @property
     def address(self) -> str:
         """Return the row's address."""
         return "/".join((self.table, *self.key.values()))
+
+    @property
+    def spelt(self) -> bool:
+        """Return whether the key is as the file spells it."""
+        return len(self.held_as) > len(self.key)
 
     def to_json(self) -> dict[str, Any]:
         """Return the item's entry."""

@@ -7,13 +7,13 @@ The row is checked here, before anything is sent: what Postgres would refuse by 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import orjson
 
-from localstore.codec import ValueDefect, alike, field_encoders, preview
+from localstore.codec import Text, ValueDefect, alike, field_encoders, preview
 from localstore.schema.tables import Kind
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">II", 0, 0)
 COPY_TRAILER = struct.pack(">h", -1)
 NULL = b"\xff\xff\xff\xff"
+
+SHARED = "another row of the file has the same key in production, spelt otherwise; delete or rename one of the two"
 
 _FIXED_BYTES = {
     Kind.UUID: 16,
@@ -91,10 +93,30 @@ def whole(row):
     return whole
 
 
+def spelt(value: Value | None) -> str:
+    """Return a key's part as the file has it, whole; a blob as SQLite's literal."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, Text):
+        return value.decode("utf-8", "backslashreplace")
+    return f"x'{value.hex()}'" if isinstance(value, bytes) else repr(value)
+
+
+def spelt_key(table: Table, key: Sequence[Value | None]) -> tuple[str, ...]:
+    """Return the key under which a row is held that production cannot have by its own, as the file spells it.
+
+    One part more than a key has keeps it from ever being taken for a real one: the company that the row names.
+    """
+    parts = dict(zip(table.key, key, strict=True))
+    named = parts.get(table.company) if table.has_company else None
+    return (*(spelt(parts[name]) for name in table.key_parts), "" if named is None else spelt(named))
+
+
 class RowEncoder:
     """Encode the changes of one table; `encode` gives None where nothing of a change is left in production's types."""
 
     def __init__(self, table: Table, company: str, batch: UUID) -> None:
+        self._table = table
         self._columns = table.sent
         self._encoders: tuple[Encoder, ...] = field_encoders(table)
         self._kinds = tuple(column.kind for column in self._columns)
@@ -110,7 +132,7 @@ class RowEncoder:
 
     def encode(self, change: Change, chunk: int, ordinal: int) -> bytes | None:
         """Return the change as one row of a binary COPY, or None for an update of nothing that production shows."""
-        if change.op in "is":
+        if change.op in "is" and not change.shared:
             try:
                 whole = self._whole(change.row)
             except ValueDefect:
@@ -126,8 +148,7 @@ class RowEncoder:
         defects: dict[str, dict[str, dict[str, str]]] = {}
         new: list[bytes | None] = [None] * self._count
         base: list[bytes | None] = [None] * self._count
-        for place, value in zip(self._key, change.key, strict=True):
-            new[place] = self._value(place, value, "n", defects, key=True)
+        self._name(change, new, defects)
         changed: list[int] = []
         if change.op in "is":
             assert change.row is not None
@@ -157,11 +178,25 @@ class RowEncoder:
                 self._start(chunk, ordinal, change.op),
                 _field(bit_mask(changed, self._count)) if change.op in "ul" else NULL,
                 _field(b"\x01" + orjson.dumps(defects)) if defects else NULL,
-                _field(self._key_text(change.key)) if any(self._bad_key(side) for side in defects.values()) else NULL,
+                _field(self._key_text(change)) if any(self._bad_key(side) for side in defects.values()) else NULL,
                 *(NULL if data is None else _field(data) for data in new),
                 *(NULL if data is None else _field(data) for data in base),
             )
         )
+
+    def _name(self, change: Change, new: list[bytes | None], defects: dict[str, dict[str, dict[str, str]]]) -> None:
+        """Encode the key; a shared one is a defect, so that it names no row of production's."""
+        # What a snapshot has of a key keeps production's row from being taken for one that is gone.
+        if not change.shared or change.op == "s":
+            for place, value in zip(self._key, change.key, strict=True):
+                new[place] = self._value(place, value, "n", defects, key=True)
+        if not change.shared:
+            return
+        defects.setdefault("n", {})[self._columns[self._key_parts[0]].name] = {
+            "code": "shared_key",
+            "message": SHARED,
+            "preview": _shown(change.key[self._key.index(self._key_parts[0])]),
+        }
 
     def _bad_key(self, side: dict[str, dict[str, str]]) -> bool:
         return any(self._columns[place].name in side for place in self._key)
@@ -193,13 +228,21 @@ class RowEncoder:
             return None
         return data
 
-    def _key_text(self, key: Sequence[Value | None]) -> bytes:
+    def _key_text(self, change: Change) -> bytes:
         """Return the key's parts as a readable, escaped `text[]`, for rows whose real key production cannot hold.
 
         One part more than a key has keeps it from ever being taken for a real one: the company that the row names.
         """
+        key = change.key
+        if change.shared:
+            return _texts(part.encode() for part in spelt_key(self._table, key))
         at = {place: number for number, place in enumerate(self._key)}
         parts = [_shown(key[at[place]]).encode() for place in self._key if place in self._key_parts]
         named = key[at[self._company_at]] if self._company_at in at else None
         parts.append(b"" if named is None else _shown(named).encode())
-        return struct.pack(">iiiii", 1, 0, 25, len(parts), 1) + b"".join(_field(part) for part in parts)
+        return _texts(parts)
+
+
+def _texts(given: Iterable[bytes]) -> bytes:
+    parts = list(given)
+    return struct.pack(">iiiii", 1, 0, 25, len(parts), 1) + b"".join(_field(part) for part in parts)

@@ -349,7 +349,9 @@ class Promotion:
         for name, merge in self._merges.items():
             rows = await self._connection.fetch(
                 f"SELECT s.reason, count(*) FROM {merge.staging.relation} s "
-                f"WHERE s.batch = $1 AND s.reason IS NOT NULL AND s.chunk <> {ADDED_CHUNK} GROUP BY 1",
+                f"WHERE s.batch = $1 AND s.reason IS NOT NULL AND s.chunk <> {ADDED_CHUNK} "
+                # What only speaks of held rows is no row of production's that could have remained as it was.
+                "AND NOT (s.reason = '=' AND (s.op IN ('r', 'l') OR s.key_text IS NOT NULL)) GROUP BY 1",
                 self._batch.batch,
             )
             for row in rows:

@@ -10,7 +10,8 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,8 +25,9 @@ from localstore.sqlite.database import Database
 from localstore.sqlite.layout import read_catalogue
 from sync import batches
 from sync.bundle import BundleWriter, Head, Sealed, now
-from sync.changes import changes, snapshot_rows
+from sync.changes import Change, Row, changes, snapshot_rows
 from sync.releases import carried_by, releases
+from sync.spellings import PROBED_MAX, Spellings, can_be_spelt_otherwise
 from sync.status import remember, remembered
 
 EXPIRED_TO = "expired_to"
@@ -110,11 +112,14 @@ def _write(connection: sqlite3.Connection, database: Database, outbox: Path) -> 
                 sealing = snapshot_rows(connection, entry)
             else:
                 sealing = changes(connection, entry, after, up_to)
-            writer.add(
-                table,
-                (change for change in sealing if change.key not in whole) if whole else sealing,
-                snapshot=entry.snapshot_due,
-            )
+            if whole:
+                sealing = _others(sealing, whole)
+            if can_be_spelt_otherwise(table):
+                changed = PROBED_MAX + 1 if entry.snapshot_due else written.get(table.name, 0) + len(decided)
+                spellings = Spellings(connection, entry, identity.company_id, changed)
+                sealing = spellings.apart(sealing, after, up_to)
+                decided = list(spellings.apart(decided, after, up_to))
+            writer.add(table, sealing, snapshot=entry.snapshot_due)
             writer.add(table, decided)
         sealed = writer.finish()
     except BaseException:
@@ -122,6 +127,10 @@ def _write(connection: sqlite3.Connection, database: Database, outbox: Path) -> 
         raise
     opened = sum(batch.state == "sealed" for batch in chain)
     return _Written(sealed, up_to, opened, due, released_to)
+
+
+def _others(sealing: Iterable[Change], whole: AbstractSet[Row]) -> Iterator[Change]:
+    return (change for change in sealing if change.key not in whole)
 
 
 def _record(connection: sqlite3.Connection, written: _Written, target: str) -> bool:

@@ -11,6 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from sync.production import Registered
+from sync.pull.keys import Keys
 from sync.staging import Staging
 
 
@@ -63,6 +64,8 @@ class History:
         self._registered = registered
         self._staging = Staging(known.table, known.staging)
         self._scope = (company, known.target, known.table.name)
+        self._identities = Keys(known.table, company)
+        self._spelt: dict[str, list[Held]] = {}
         self._any_held = False
         self._any_foreign = False
         self._others = _Batches([], [], [], [])
@@ -82,6 +85,8 @@ class History:
             self._replica,
         )
         self._any_held, self._any_foreign = row["held"], row["foreign_edits"]
+        if self._any_held and self._staging.many_spellings:
+            await self._read_spelt()
         self._others = await self._batches("coalesce(l.replica, undone.replica) IS DISTINCT FROM $4")
         emptied = await self._connection.fetchrow(
             "SELECT id, origin, at FROM localstore.feed WHERE company_id = $1 AND target = $2 AND tbl = $3 "
@@ -91,6 +96,20 @@ class History:
         self.truncated = None if emptied is None else Written(emptied["id"], emptied["origin"] or "", emptied["at"])
         if self._any_foreign or self._others or self.truncated:
             self._own = await self._batches("l.kind = 'push' AND l.replica = $4")
+
+    async def _read_spelt(self) -> None:
+        """Read what is held under the file's spelling of a key that production can have: two rows there have it."""
+        rows = await self._connection.fetch(
+            "SELECT key, reason, coalesce(detail, '') AS detail FROM localstore.held WHERE company_id = $1 "
+            "AND target = $2 AND tbl = $3 AND replica = $4 AND cardinality(key) > $5",
+            *self._scope,
+            self._replica,
+            len(self._staging.key_places),
+        )
+        for row in rows:
+            identity = self._identities.of_texts(row["key"][: len(self._staging.key_places)])
+            if identity is not None:
+                self._spelt.setdefault(identity, []).append(Held(row["reason"], row["detail"], None))
 
     async def held(self, keys: Sequence[tuple[str, ...]], *, exact: bool) -> dict[int, list[Held]]:
         """Return the held changes of rows, by their place in `keys`; `exact` keys are in production's text form."""
@@ -115,6 +134,9 @@ class History:
         for row in rows:
             columns = frozenset(row["columns"]) if row["op"] == b"u" else None
             found.setdefault(row["at"], []).append(Held(row["reason"], row["detail"], columns))
+        if exact and self._spelt:
+            for at, key in enumerate(keys):
+                found.setdefault(at, []).extend(self._spelt.get(self._identities.of_texts(key) or "", ()))
         return found
 
     async def foreign(self, keys: Sequence[tuple[str, ...]]) -> dict[int, Written]:
