@@ -7,7 +7,7 @@ from the other, so that changes of both are held under their keys as the file sp
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import product
@@ -56,6 +56,9 @@ class Spellings:
         Where a row's other spelling went, the row that is left travels whole: which of the two production has, it
         knows itself.
         """
+        if not (self._probing or self._shared or self._held or self._unheard):
+            yield from changes
+            return
         left: dict[str, Row] = {}
         edits: dict[Row, Change] = {}
         for change in changes:
@@ -189,44 +192,43 @@ class Spellings:
     @cached_property
     def _shared(self) -> dict[str, list[Row]]:
         """Return the rows of the keys that two rows have, or one row and a delete; normally there are none."""
+        deletes = f"FROM main.localstore_marks WHERE tbl = {self._entry.id} AND op = {DELETE}"
+        if self._connection.execute(f"SELECT 1 {deletes} LIMIT 1").fetchone() is None:
+            deletes = ""
+        # For UUIDs SQLite itself tells whether there is anything to look at closely, many times faster.
+        if self._by_index and not any(self._keys_of_two(self._alike, deletes)):
+            return {}
         self._connection.create_function(_IDENTITY, -1, self._identity, deterministic=True)
         try:
-            here = f"SELECT {self._call(self._names)} AS k FROM {self._source}"
-            gone = self._call(key_terms(self._table))
-            marks = f"main.localstore_marks WHERE tbl = {self._entry.id} AND op = {DELETE}"
-            wanted = [
-                f"SELECT k FROM ({here}) WHERE k IS NOT NULL GROUP BY k HAVING count(*) > 1",
-                f"SELECT {gone} FROM {marks} INTERSECT {here}",
-            ]
-            if not self._has_twins():
-                wanted = wanted[1:]
-            found: dict[str, list[Row]] = {
-                identity: [] for statement in wanted for (identity,) in self._connection.execute(statement) if identity
-            }
-            if found:
-                for key in self._fetch(f"SELECT {', '.join(self._names)} FROM {self._source}", ()):
-                    identity = self._keys.of_stored(key)
-                    if identity in found:
-                        found[identity].append(key)
-            return found
+            found: dict[str, list[Row]] = {key: [] for key in self._keys_of_two(self._call, deletes) if key is not None}
         finally:
             self._connection.create_function(_IDENTITY, -1, None)
+        if found:
+            for key in self._fetch(f"SELECT {', '.join(self._names)} FROM {self._source}", ()):
+                identity = self._keys.of_stored(key)
+                if identity in found:
+                    found[identity].append(key)
+        return found
 
-    def _has_twins(self) -> bool:
-        """Return whether two rows may be one key in production; for UUIDs SQLite itself tells, many times faster."""
-        if not self._by_index:
-            return True
-        terms = [
-            f"CASE typeof({name}) WHEN 'text' THEN lower(trim(replace({name}, '-', ''), '{{}}')) "
-            f"WHEN 'blob' THEN lower(hex({name})) ELSE {name} END"
+    def _keys_of_two(self, form: Callable[[Sequence[str]], str], deletes: str) -> Iterator[Any]:
+        """Yield what `form` makes of the keys that two rows have in common, or a row and a delete."""
+        here = f"SELECT {form(self._names)} AS k FROM {self._source}"
+        for (key,) in self._connection.execute(f"SELECT k FROM ({here}) GROUP BY k HAVING count(*) > 1"):
+            yield key
+        if deletes:
+            for (key,) in self._connection.execute(f"SELECT {form(key_terms(self._table))} {deletes} INTERSECT {here}"):
+                yield key
+
+    def _alike(self, terms: Sequence[str]) -> str:
+        """Return an expression that is the same for all spellings of a key, and seldom for two keys."""
+        parts = [
+            f"CASE typeof({term}) WHEN 'text' THEN lower(trim(replace({term}, '-', ''), '{{}}')) "
+            f"WHEN 'blob' THEN lower(hex({term})) ELSE {term} END"
             if self._table.by_name[part].kind is Kind.UUID and part != self._table.company
-            else name
-            for part, name in zip(self._table.key, self._names, strict=True)
+            else f"quote({term})"
+            for part, term in zip(self._table.key, terms, strict=True)
         ]
-        found = self._connection.execute(
-            f"SELECT 1 FROM {self._source} GROUP BY {', '.join(terms)} HAVING count(*) > 1 LIMIT 1"
-        )
-        return found.fetchone() is not None
+        return " || '/' || ".join(f"coalesce({part}, '')" for part in parts)
 
     def _call(self, terms: Sequence[str]) -> str:
         """Return the call of the function that gives a key's identity; text goes as bytes, valid or not."""

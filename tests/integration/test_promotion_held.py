@@ -184,6 +184,37 @@ async def test_every_held_row_can_be_discarded(both: Sides) -> None:
     assert await both.production("SELECT id, code, v FROM p ORDER BY id") == [(1, "a", "x"), (2, "b", "x")]
 
 
+async def test_resolved_for_production_the_whole_row_takes_its_values(both: Sides) -> None:
+    """Of a row in conflict in one column our other changes do not travel either, and production is left alone."""
+    await both.local("INSERT INTO p VALUES (1, 'a', 'x')")
+    await both.push()
+    await both.local("UPDATE p SET code = 'ours', v = 'ours'")
+    await both.theirs("UPDATE p SET v = 'theirs'")
+    await both.push(3)
+    before = await both.production("SELECT xmin::text, code, v FROM p")
+    await both.engine.conflicts.resolve("p/1", "production")
+    assert await both.rows("SELECT code, v FROM p") == [("a", "theirs")]
+    assert "updated" not in counts(await both.push(), "p")
+    assert await both.production("SELECT xmin::text, code, v FROM p") == before
+    await both.assert_equal()
+
+
+async def test_discarding_what_was_rolled_back_writes_nothing_in_production(both: Sides) -> None:
+    """What is back where it began is no change: an earlier batch can still be rolled back."""
+    await both.local("INSERT INTO p VALUES (1, 'a', 'x')")
+    await both.push()
+    await both.local("UPDATE p SET v = 'y'")
+    batch = (await both.push()).batch
+    assert batch is not None
+    await both.engine.rollback(batch)
+    before = await both.production("SELECT xmin::text, v FROM p")
+    await both.engine.quarantine.discard("p/1")
+    assert counts(await both.push(), "p") == {"unchanged": 1}
+    assert await both.production("SELECT xmin::text, v FROM p") == before
+    assert await both.held() == {}
+    await both.assert_equal()
+
+
 async def test_what_was_rolled_back_stays_held_with_later_edits_until_it_is_decided(both: Sides) -> None:
     """Edits behind a rollback join the held change; requeue brings all, discard gives all up."""
     await both.local("INSERT INTO p VALUES (1, 'a', 'x'), (2, 'b', 'x'), (3, 'c', 'x')")

@@ -190,7 +190,7 @@ async def test_a_decision_that_may_mean_two_rows_is_refused_and_names_them(both:
     (address,) = await both.reasons()
     for use in ("local", "production"):
         with pytest.raises(InvalidRow, match="2 rows of t are") as refused:
-            await both.engine.conflicts.resolve(address, use)  # type: ignore[arg-type]
+            await both.engine.conflicts.resolve(address, use)
         assert all(one in str(refused.value) for one in spelt(both)[:2])
     assert await local(both) == {"ours", "dup"}
 
