@@ -25,7 +25,7 @@ from sync.pull.keys import Keys
 from sync.rows import spelt_key
 from sync.staging import ONE_SPELLING, Staging
 
-PROBED_MAX: Final = 2_000
+PROBED_MAX: Final = 500
 """With up to as many changed rows each key is looked up in the index; with more, one look at the table is quicker."""
 
 PROBED_DIGITS: Final = 3
@@ -178,10 +178,10 @@ class Spellings:
         # A spelling begins with the first digits, in either case, or with a brace before them; or it is the bytes.
         found = self._fetch(
             f"SELECT {names} FROM json_each(?) AS p CROSS JOIN {self._source} AS t "
-            f"WHERE {column} >= p.value AND {column} < p.value || '~'{where} "
+            f"WHERE {column} > json_extract(p.value, '$[0]') AND {column} < json_extract(p.value, '$[1]'){where} "
             f"UNION SELECT {names} FROM {self._source} AS t WHERE {column} = ?{where}",
             (
-                orjson.dumps([*cases, *("{" + case for case in cases)]).decode(),
+                orjson.dumps([_around(brace + case) for case in cases for brace in ("", "{")]).decode(),
                 *equals.values(),
                 raw,
                 *equals.values(),
@@ -248,6 +248,11 @@ class Spellings:
         with undecoded(self._connection):
             cursor.execute(statement, values)
             return iter(cursor.fetchall())
+
+
+def _around(begin: str) -> tuple[str, str]:
+    """Return what stands before and after all UUIDs that begin so; neither looks like a number to a column of those."""
+    return f"{begin[:-1]}{chr(ord(begin[-1]) - 1)}~", f"{begin}~"
 
 
 def let_go(table: Table, key: Row) -> Change:

@@ -13,8 +13,8 @@ from sync.config import SyncSettings
 from sync.verify.differences import Why
 from tests.integration.promotion import COMPANY, Sides, counts, sides
 
-HEX = "e73e48c6ad744694b306df33c509766c"
-HYPHENS = "e73e48c6-ad74-4694-b306-df33c509766c"
+HEX = "1e7e48c6ad744694b306df33c509766c"
+HYPHENS = "1e7e48c6-ad74-4694-b306-df33c509766c"
 UPPER = HYPHENS.upper()
 SPELLINGS = {
     "UUID": (HEX, HYPHENS, UPPER),
@@ -47,7 +47,7 @@ async def both(opened: Sides, request: pytest.FixtureRequest, monkeypatch: pytes
     return opened
 
 
-OTHER = {"UUID": "e73e48c6-ad74-4694-b306-df33c5097660", "DATETIME": "2024-01-01T00:00:01Z"}
+OTHER = {"UUID": "1e7e48c6-ad74-4694-b306-df33c5097660", "DATETIME": "2024-01-01T00:00:01Z"}
 
 
 def spelt(both: Sides) -> tuple[str, str, str]:
