@@ -25,6 +25,7 @@ from localstore.schema.sqlite import read_shape
 from localstore.schema.steps import NOT_NULL, Action, Step
 from localstore.sqlite import capture, marks
 from localstore.sqlite.alchemy import borrowed
+from localstore.sqlite.filled import mark_filled
 from localstore.sqlite.layout import CatalogueEntry, read_catalogue
 from localstore.sqlite.prepare import Models, prepare
 from localstore.sqlite.writer import Turn
@@ -94,8 +95,8 @@ def alter(connection: sqlite3.Connection, models: Models, moves: Sequence[Move],
     """Do the moves that are allowed, in the caller's transaction; return their steps.
 
     Marks stay valid, since the catalogue keeps the columns' places and appends the new ones; where it cannot, nothing
-    may be pending. No write goes unmarked meanwhile, so a table is due for a snapshot afterwards only if it was
-    before, or if its rows got new values.
+    may be pending. No write goes unmarked meanwhile, and what new columns are filled with is marked here, so a table is
+    due for a snapshot afterwards only if it was before.
     """
     doing = [move for move in moves if move.step.allowed(destructive=destructive)]
     before = {entry.table.name: entry for entry in read_catalogue(connection)}
@@ -107,17 +108,13 @@ def alter(connection: sqlite3.Connection, models: Models, moves: Sequence[Move],
         for model in models.models:
             own = [move for move in doing if move.step.table == model.__table__.name]
             _alter_table(connection, operations, model.__table__, own)
-    filled = {
-        move.step.table
-        for move in doing
-        if move.step.action is Action.ADD_COLUMN and _count_where(connection, move.step, "IS NOT NULL")
-    }
     for entry in before.values():
         if entry.table.name in models_of and _lost_columns(connection, entry):
             # Dropped by hand, and not wanted back: what is marked of them cannot be read, so the table starts anew.
             capture.uninstall(connection, entry.table.name)
     prepare(connection, models)
-    _settle(connection, before, gaps | filled)
+    _settle(connection, before, gaps)
+    mark_filled(connection, [move.step for move in doing])
     if not any(move.step.refused or move not in doing for move in moves):
         connection.execute(
             "INSERT OR REPLACE INTO localstore_state (name, value) VALUES (?, ?)",

@@ -143,13 +143,20 @@ async def test_marks_from_before_stay_valid(root: Path) -> None:
 
 
 async def test_a_required_column_gets_its_default_and_travels(root: Path) -> None:
-    """Rows that are there take the model's plain default; nobody marked that, so the table is due for a snapshot."""
+    """Rows that are there take the model's plain default, which is marked as a change from NULL, column by column."""
     await made(root, note(text=str), {"text": "one"})
     settled(root)
+    with connected(root) as connection:
+        before = marks.newest(connection)
     later = note(text=str, kind=(str, "it's: 100 %"), rank=(int, -3), done=(bool, False))
     change = await applied(root, later)
     assert change.exit_code == 0, change.to_json()
-    assert due(root) == {"evolving_notes": True}
+    assert due(root) == {"evolving_notes": False}
+    with connected(root) as connection:
+        assert marks.pending(connection, before) == {"evolving_notes": 1}
+        (entry,) = read_catalogue(connection)
+        written = connection.execute("SELECT op, col, v0 FROM localstore_marks WHERE seq > ?", (before,)).fetchall()
+        assert written == [(marks.UPDATE, entry.table.ordinal[name], None) for name in ("kind", "rank", "done")]
     async with LocalStore(root, models=[later]) as store:
         (row,) = await store.tenant("acme").find(later)
         assert (row.kind, row.rank, row.done) == ("it's: 100 %", -3, False)
