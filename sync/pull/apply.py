@@ -247,6 +247,9 @@ class Application:
     def _take(self, table: LocalTable, arrival: Arrival) -> None:
         """Take one row over; raises IntegrityError, with nothing done, while others are in its way."""
         name, keys = table.table.name, table.keys
+        if arrival.unfit is not None:
+            self._leave(name, arrival, f"the file cannot hold it: {arrival.unfit}")
+            return
         try:
             theirs = None if arrival.frame is None else keys.frames.fields(arrival.frame)
             key = keys.stored_texts(arrival.key) if theirs is None else keys.stored(theirs)

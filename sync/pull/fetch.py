@@ -15,6 +15,8 @@ import asyncpg
 
 from localstore.codec import ValueDefect
 from localstore.postgres.quoting import quote_literal
+from localstore.schema.tables import Kind
+from localstore.schema.types import PRODUCTION_TYPES
 from localstore.sqlite.threads import in_thread
 from sync import cursor as cursors
 from sync import ledger
@@ -25,6 +27,7 @@ from sync.pull.keys import Keys
 from sync.staging import Staging
 from sync.verify.frames import TRAILER, Stream
 from sync.verify.production import copy_query, copy_rows, reading
+from sync.verify.wider import Unfit, Wider, find_wider, narrowed
 
 KEYS_AT_A_TIME: Final = 2_000
 
@@ -140,11 +143,12 @@ def named_keys(keys: Iterable[Sequence[str]]) -> str:
     return f"SELECT a.key FROM (VALUES {arrays}) AS a(key)"
 
 
-def key_match(staging: Staging, company: str) -> str:
+def key_match(staging: Staging, company: str, wider: Wider) -> str:
     """Return the join of production's row `t` with a key in its text form, `k.key`."""
     parts = [f"t.{staging.company} = {quote_literal(company)}"]
     parts += [
-        f"t.{staging.quoted(place)} = k.key[{at}]::{staging.type(place)}"
+        f"t.{staging.quoted(place)} = k.key[{at}]::"
+        + (PRODUCTION_TYPES[wider[place]] if place in wider else staging.type(place))
         for at, place in enumerate(staging.key_places, start=1)
     ]
     return " AND ".join(parts)
@@ -154,34 +158,46 @@ async def rows_of(
     connection: asyncpg.Connection, known: Registered, company: str, keys: Keys, wanted: str, incoming: Incoming
 ) -> None:
     """Read into `incoming` what production has of the keys that the query `wanted` gives, within `reading`."""
-    await _rows(connection, known, company, keys, wanted, incoming)
-    await _gone(connection, known, company, keys, wanted, incoming)
+    wider = await find_wider(connection, known)
+    await _rows(connection, known, company, keys, wanted, incoming, wider)
+    await _gone(connection, known, company, keys, wanted, incoming, wider)
 
 
 async def _whole(
     connection: asyncpg.Connection, known: Registered, company: str, keys: Keys, incoming: Incoming
 ) -> None:
-    taker = _Taker(keys, incoming)
-    await copy_rows(connection, known, company, taker.take)
+    await copy_rows(connection, known, company, _Taker(keys, incoming))
     incoming.whole.add(known.table.name)
 
 
 async def _rows(
-    connection: asyncpg.Connection, known: Registered, company: str, keys: Keys, changed: str, incoming: Incoming
+    connection: asyncpg.Connection,
+    known: Registered,
+    company: str,
+    keys: Keys,
+    changed: str,
+    incoming: Incoming,
+    wider: Wider,
 ) -> None:
     staging = Staging(known.table, known.staging)
     names = ", ".join(staging.read(place) for place in range(len(staging.columns)))
-    query = f"SELECT {names} FROM ({changed}) k JOIN {known.relation} t ON {key_match(staging, company)}"
-    await copy_query(connection, query, _Taker(keys, incoming).take)
+    query = f"SELECT {names} FROM ({changed}) k JOIN {known.relation} t ON {key_match(staging, company, wider)}"
+    await copy_query(connection, query, narrowed(keys.frames, wider, _Taker(keys, incoming)))
 
 
 async def _gone(
-    connection: asyncpg.Connection, known: Registered, company: str, keys: Keys, changed: str, incoming: Incoming
+    connection: asyncpg.Connection,
+    known: Registered,
+    company: str,
+    keys: Keys,
+    changed: str,
+    incoming: Incoming,
+    wider: Wider,
 ) -> None:
     staging = Staging(known.table, known.staging)
     query = (
-        f"SELECT k.key FROM ({changed}) k WHERE NOT EXISTS "
-        f"(SELECT FROM {known.relation} t WHERE {key_match(staging, company)})"
+        f"SELECT {_shape_key(staging, wider)} AS key FROM ({changed}) k WHERE NOT EXISTS "
+        f"(SELECT FROM {known.relation} t WHERE {key_match(staging, company, wider)})"
     )
     rows = await connection.cursor(query)
     while records := await rows.fetch(KEYS_AT_A_TIME):
@@ -192,6 +208,17 @@ async def _gone(
             if ident is not None:
                 arrivals.append(Arrival(ident, tuple(record["key"]), None))
         incoming.add(known.table.name, arrivals)
+
+
+def _shape_key(staging: Staging, wider: Wider) -> str:
+    """Return `k.key` as the shape spells it: a whole number has no scale there."""
+    if wider.keys().isdisjoint(staging.key_places):
+        return "k.key"
+    parts = [
+        f"trim_scale(k.key[{at}]::numeric)::text" if wider.get(place) is Kind.NUMERIC else f"k.key[{at}]"
+        for at, place in enumerate(staging.key_places, start=1)
+    ]
+    return f"ARRAY[{', '.join(parts)}]::text[]"
 
 
 class _Taker:
@@ -205,6 +232,16 @@ class _Taker:
     async def take(self, piece: bytes) -> None:
         """Keep the rows that have come."""
         await in_thread(lambda: self._incoming.add(self._keys.table.name, self._cut(piece)))
+
+    async def unfit(self, row: Unfit) -> None:
+        """Keep a row that the shape cannot hold, to be left alone."""
+        name, frames = self._keys.table.name, self._keys.frames
+        why = row.reason(frames)
+        if row.exact:
+            arrival = Arrival(self._keys.of_fields(row.fields), row.key, frames.join(row.fields), why)
+            await in_thread(lambda: self._incoming.add(name, [arrival]))
+        else:
+            self._incoming.unreadable.append((name, row.key, why))
 
     def _cut(self, piece: bytes) -> list[Arrival]:
         taken = self._stream.take(piece)

@@ -12,11 +12,15 @@ from sync.verify.sorting import scratch
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One key that changed in production; `frame` is its row, None where it is gone."""
+    """One key that changed in production; `frame` is its row, None where it is gone.
+
+    `unfit` says why the file cannot hold the row; `frame` then lacks what it cannot hold.
+    """
 
     ident: str
     key: tuple[str, ...]
     frame: bytes | None
+    unfit: str | None = None
 
 
 class Incoming:
@@ -25,7 +29,7 @@ class Incoming:
     def __init__(self) -> None:
         self._database = scratch()
         self._database.execute(
-            "CREATE TABLE arrivals (tbl TEXT, ident TEXT, key BLOB, frame BLOB, PRIMARY KEY (tbl, ident))"
+            "CREATE TABLE arrivals (tbl TEXT, ident TEXT, key BLOB, frame BLOB, unfit TEXT, PRIMARY KEY (tbl, ident))"
         )
         # Rows of the file that production never had: known only once the file is looked at.
         self._database.execute("CREATE TABLE fresh (tbl TEXT, ident TEXT, PRIMARY KEY (tbl, ident)) WITHOUT ROWID")
@@ -36,8 +40,8 @@ class Incoming:
     def add(self, table: str, arrivals: Iterable[Arrival]) -> None:
         """Take arrivals; of a key that comes twice the first one counts."""
         self._database.executemany(
-            "INSERT OR IGNORE INTO arrivals VALUES (?, ?, ?, ?)",
-            ((table, arrival.ident, orjson.dumps(arrival.key), arrival.frame) for arrival in arrivals),
+            "INSERT OR IGNORE INTO arrivals VALUES (?, ?, ?, ?, ?)",
+            ((table, arrival.ident, orjson.dumps(arrival.key), arrival.frame, arrival.unfit) for arrival in arrivals),
         )
 
     def tables(self) -> set[str]:
@@ -47,17 +51,17 @@ class Incoming:
     def rows(self, table: str, *, present: bool) -> Iterator[Arrival]:
         """Yield a table's arrivals: those with a row, or those without."""
         test = "IS NOT NULL" if present else "IS NULL"
-        for ident, key, frame in self._database.execute(
-            f"SELECT ident, key, frame FROM arrivals WHERE tbl = ? AND frame {test}", (table,)
+        for ident, key, frame, unfit in self._database.execute(
+            f"SELECT ident, key, frame, unfit FROM arrivals WHERE tbl = ? AND frame {test}", (table,)
         ):
-            yield Arrival(ident, tuple(orjson.loads(key)), frame)
+            yield Arrival(ident, tuple(orjson.loads(key)), frame, unfit)
 
     def get(self, table: str, ident: str) -> Arrival:
         """Return one arrival."""
-        key, frame = self._database.execute(
-            "SELECT key, frame FROM arrivals WHERE tbl = ? AND ident = ?", (table, ident)
+        key, frame, unfit = self._database.execute(
+            "SELECT key, frame, unfit FROM arrivals WHERE tbl = ? AND ident = ?", (table, ident)
         ).fetchone()
-        return Arrival(ident, tuple(orjson.loads(key)), frame)
+        return Arrival(ident, tuple(orjson.loads(key)), frame, unfit)
 
     def has(self, table: str, ident: str) -> bool:
         """Return whether the key arrived."""

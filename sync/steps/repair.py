@@ -156,6 +156,8 @@ class _Repair:
         arrival, table = drifted.arrival, self._table
         if arrival.ident in self._held:
             raise _Leave(HELD)
+        if arrival.unfit is not None:
+            raise _Leave(f"the file cannot hold what production has: {arrival.unfit}")
         waiting = self._waiting.get(arrival.ident, frozenset())
         if waiting is None or (waiting and not drifted.places) or not waiting.isdisjoint(drifted.places):
             raise _Leave(WAITS)

@@ -27,6 +27,7 @@ from sync.verify.order import OutOfOrder
 from sync.verify.pending import Standing, standing, waiting
 from sync.verify.production import SortedRows, copy_rows, reading
 from sync.verify.shown import row_shown
+from sync.verify.wider import Unfit
 
 __all__ = ["DIFFERENCES_MAX", "Difference", "TableVerified", "Verified", "Why", "verify"]
 
@@ -118,7 +119,7 @@ class Verification:
             if PRODUCTION in sort:
                 await self._compare_sorted(known, frames, comparison)
             else:
-                await copy_rows(self._connection, known, self._company, comparison.take)
+                await copy_rows(self._connection, known, self._company, comparison)
             await comparison.finish()
             return local.count
         finally:
@@ -127,9 +128,12 @@ class Verification:
     async def _compare_sorted(self, known: Registered, frames: Frames, comparison: Comparison) -> None:
         rows = SortedRows(frames)
         try:
-            await copy_rows(self._connection, known, self._company, rows.take)
-            for place, fields in rows.rows():
-                await comparison.row(place, fields)
+            await copy_rows(self._connection, known, self._company, rows)
+            for row in rows.rows():
+                if isinstance(row, Unfit):
+                    await comparison.unfit(row)
+                else:
+                    await comparison.row(*row)
         finally:
             rows.close()
 

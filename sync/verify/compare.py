@@ -7,15 +7,17 @@ from typing import Final
 
 from localstore.codec import equality
 from sync.verify.findings import Finding, Findings
-from sync.verify.frames import TRAILER, Fields, Frames, LocalRow, Stream
+from sync.verify.frames import TRAILER, Defects, Fields, Frames, LocalRow, Stream
 from sync.verify.local import LocalRows
 from sync.verify.order import OutOfOrder, Place
 from sync.verify.shown import both, row_shown
+from sync.verify.wider import Unfit
 
 PRODUCTION: Final = "production"
 
 ONLY_HERE: Final = "production does not have the row"
 ONLY_THERE: Final = "the tenant's file does not have the row"
+UNFIT: Final = "the tenant's shape cannot hold production's value"
 TWICE: Final = "another row of the file has the same key in production's types"
 
 
@@ -63,7 +65,14 @@ class Comparison:
             await self.row(self._frames.place(fields), fields)
             at = end
 
-    async def row(self, place: Place, fields: Fields) -> None:
+    async def unfit(self, row: Unfit) -> None:
+        """Compare production's next row, of which the shape cannot hold every value."""
+        if row.exact:
+            await self.row(self._frames.place(row.fields), row.fields, row)
+        else:
+            self._only_there(None, row.fields, row)
+
+    async def row(self, place: Place, fields: Fields, unfit: Unfit | None = None) -> None:
         """Compare production's next row; raises OutOfOrder unless it comes after the one before."""
         if self._last is not None and place <= self._last:
             raise OutOfOrder(PRODUCTION)
@@ -77,13 +86,11 @@ class Comparison:
                 self._next += 1
                 continue
             if local is not None and local.place == place:
-                self._columns(local, fields)
+                self._columns(local, fields, {} if unfit is None else unfit.defects)
                 self._matched = place
                 self._next += 1
                 return
-            key = self._frames.key_text(fields)
-            shown = row_shown(self._frames, fields, {})
-            self._findings.add(place, Finding(key, self._frames.exact(fields), None, None, shown, ONLY_THERE))
+            self._only_there(place, fields, unfit)
             return
 
     async def finish(self) -> None:
@@ -108,13 +115,25 @@ class Comparison:
             note = TWICE if exact and local.place == self._matched else ONLY_HERE
         self._findings.add(local.place, Finding(key, exact, None, shown, None, note))
 
-    def _columns(self, local: LocalRow, theirs: Sequence[bytes | None]) -> None:
+    def _only_there(self, place: Place | None, fields: Fields, unfit: Unfit | None) -> None:
+        key = self._frames.key_text(fields) if unfit is None else unfit.key
+        exact = self._frames.exact(fields) if unfit is None else unfit.exact
+        shown = row_shown(self._frames, fields, {} if unfit is None else unfit.defects)
+        note = ONLY_THERE if unfit is None else f"{ONLY_THERE}, and could not hold it: {unfit.reason(self._frames)}"
+        self._findings.add(place, Finding(key, exact, None, None, shown, note))
+
+    def _columns(self, local: LocalRow, theirs: Sequence[bytes | None], unfit: Defects) -> None:
         ours = self._frames.fields(local.frame)
         shown: str | None
         for at, (our, their, same) in enumerate(zip(ours, theirs, self._equalities, strict=True)):
             if at in local.defects:
                 shown, note = local.defects[at]
                 production = None if their is None else both(self._frames.columns[at].kind, None, their)[1]
+                production = unfit[at][0] if at in unfit else production
+            elif at in unfit:
+                shown = both(self._frames.columns[at].kind, our, None)[0]
+                production, reason = unfit[at]
+                note = f"{UNFIT}: {reason}"
             elif our == their or (our is not None and their is not None and same(our, their)):
                 continue
             else:

@@ -20,6 +20,8 @@ TRAILER: Final = b"\xff\xff"
 """What stands where a further frame would begin, at the end of a stream."""
 
 _SIGNATURE: Final = b"PGCOPY\n\xff\r\n\0"
+HEADER: Final = _SIGNATURE + bytes(8)
+"""What a stream begins with: no flags, and no extension of the header."""
 
 
 Defects: TypeAlias = dict[int, tuple[str, str]]

@@ -17,6 +17,7 @@ from sync.staging import Staging
 from sync.verify.frames import TRAILER, Fields, Frames, LocalRow, Stream
 from sync.verify.order import Place
 from sync.verify.sorting import Sorted
+from sync.verify.wider import Taker, Unfit, find_wider, narrowed
 
 
 @asynccontextmanager
@@ -35,10 +36,9 @@ async def reading(connection: asyncpg.Connection, company: str) -> AsyncIterator
             await transaction.rollback()
 
 
-async def copy_rows(
-    connection: asyncpg.Connection, known: Registered, company: str, take: Callable[[bytes], Awaitable[None]]
-) -> None:
-    """Hand the company's rows of a table to `take` in the order of their keys, as `copy_query` does."""
+async def copy_rows(connection: asyncpg.Connection, known: Registered, company: str, taker: Taker) -> None:
+    """Hand the company's rows of a table to `taker` in the order of their keys, as the registered shape has them."""
+    wider = await find_wider(connection, known)
     staging = Staging(known.table, known.staging)
     names = ", ".join(staging.read(place) for place in range(len(staging.columns)))
     order = ", ".join(
@@ -48,7 +48,7 @@ async def copy_rows(
     # A COPY takes no parameters.
     query = f"SELECT {names} FROM {known.relation} t WHERE t.{staging.company} = {quote_literal(company)}"
     query += f" ORDER BY {order}" if order else ""
-    await copy_query(connection, query, take)
+    await copy_query(connection, query, narrowed(Frames(known.table, company), wider, taker))
 
 
 async def copy_query(connection: asyncpg.Connection, query: str, take: Callable[[bytes], Awaitable[None]]) -> None:
@@ -87,11 +87,20 @@ class SortedRows:
         """Add what has come of the binary COPY."""
         self._sorted.add(LocalRow(self._frames.place(fields), frame, {}) for fields, frame in self._cut(piece))
 
-    def rows(self) -> Iterator[tuple[Place, Fields]]:
-        """Yield the rows in order."""
+    async def unfit(self, row: Unfit) -> None:
+        """Add a row that the shape cannot hold."""
+        place = self._frames.place(row.fields) if row.exact else None
+        self._sorted.add([LocalRow(place, self._frames.join(row.fields), row.defects, row.key)])
+
+    def rows(self) -> Iterator[tuple[Place, Fields] | Unfit]:
+        """Yield the rows in order, those first whose key the shape cannot hold."""
         for row in self._sorted:
             fields = self._frames.fields(row.frame)
-            yield self._frames.place(fields), fields
+            if row.defects:
+                exact = row.place is not None
+                yield Unfit(fields, row.defects, self._frames.key_text(fields) if exact else row.shown, exact)
+            else:
+                yield self._frames.place(fields), fields
 
     def close(self) -> None:
         """Forget the rows."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,9 +10,8 @@ import pytest
 from sqlalchemy import MetaData
 from sqlmodel import Field, SQLModel
 
+from localstore.columns import DecimalText
 from localstore.evolution import Evolution
-from localstore.models import DecimalText
-from localstore.schema.tables import Policy
 from localstore.sqlite import capture
 from localstore.sqlite.layout import read_catalogue
 from localstore.sqlite.marks import UPDATE
@@ -132,7 +130,7 @@ async def test_marks_tell_the_default_and_no_snapshot_is_due(tmp_path: Path, pro
         await written(one)
         before = (await one.rows("SELECT max(seq) FROM localstore_marks"))[0][0]
         await changed(one, Filled)
-        (entry,) = await one.database.read(lambda file: read_catalogue(file))
+        (entry,) = await one.database.read(read_catalogue)
         assert (entry.snapshot_due, await one.database.read(capture.check)) == (False, [])
         assert await one.rows(f"SELECT op, col, v0, v1, v2 FROM localstore_marks WHERE seq > {before}") == [
             (UPDATE, entry.table.ordinal["extra"], None, "acme", number) for number in range(1, 6)
