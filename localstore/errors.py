@@ -24,10 +24,11 @@ LocalStoreError
 ├── VectorError                   something about vectors
 │   ├── InvalidVector             an embedding, its names or a search cannot be used as they are (also a ValueError)
 │   └── VectorsUnavailable        the place where vectors are kept cannot be reached, or is not ready for them
-└── PostgresError                 something about production
-    ├── PostgresUnavailable       the server cannot be reached, refused the connection or went away
-    ├── PostgresDenied            the login or its password was refused
-    └── MissingRights             the login may not do this; the hint holds what an owner can run
+├── PostgresError                 something about production
+│   ├── PostgresUnavailable       the server cannot be reached, refused the connection or went away
+│   ├── PostgresDenied            the login or its password was refused
+│   └── MissingRights             the login may not do this; the hint holds what an owner can run
+└── UnexpectedError               what nobody expected, met while others are still to be served
 """
 
 from __future__ import annotations
@@ -233,3 +234,9 @@ class MissingRights(PostgresError):
 
     code = "missing_rights"
     exit_code = 6
+
+
+class UnexpectedError(LocalStoreError):
+    """Raised in place of an error that nobody expected, where one tenant's must not end the work for the others."""
+
+    code = "unexpected"

@@ -27,6 +27,7 @@ from localstore.sqlite.registry import registry
 from localstore.sqlite.template import FILE_NAME
 from localstore.sqlite.threads import acquire, in_thread
 from localstore.store import LocalStore
+from localstore.unexpected import ours
 
 CONCURRENCY_DEFAULT: Final = 4
 """Files changed at once: the work is the disk's, and more would only take turns at it."""
@@ -209,8 +210,8 @@ class Evolution:
                         if self.only_known and names_known.isdisjoint(database.table_ids):
                             return TenantChange(name, "unknown")
                         done = await work(name, database)
-                except LocalStoreError as error:
-                    return TenantChange(name, "failed", seconds=monotonic() - began, error=error)
+                except Exception as error:  # noqa: BLE001 (what one tenant meets is its result, whatever it is)
+                    return TenantChange(name, "failed", seconds=monotonic() - began, error=ours(error))
             return TenantChange(name, done.state, done.steps, done.backup, monotonic() - began)
 
         names = await self.store.tenants() if tenants is None else list(tenants)

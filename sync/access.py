@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from localstore.config import Settings
-from localstore.errors import ConfigurationError, LocalStoreError
+from localstore.errors import ConfigurationError
 from localstore.postgres.embedded import FOLDER, embedded_server
 from localstore.postgres.server import Server
 from localstore.sqlite.layout import require_tables
+from localstore.unexpected import ours
 from sync import ledger, pipeline
 from sync.config import TARGET_DEFAULT, SyncSettings
 from sync.following import OTHERS_MAX, Following
@@ -142,8 +143,8 @@ class Access:
             async with turn:
                 try:
                     return await work(tenant)
-                except LocalStoreError as error:
-                    return TenantResult(tenant, "failed", failure=Failure.of(error), seconds=monotonic() - began)
+                except Exception as error:  # noqa: BLE001 (what one tenant meets is its result, whatever it is)
+                    return TenantResult(tenant, "failed", failure=Failure.of(ours(error)), seconds=monotonic() - began)
 
         return Result(tuple(await asyncio.gather(*(one(tenant) for tenant in tenants))))
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import re
 import sys
 import traceback
 from collections.abc import Callable, Coroutine, Mapping
@@ -14,18 +12,15 @@ import orjson
 import typer
 
 from localstore.errors import LocalStoreError
+from localstore.unexpected import ours, traceback_wanted
 
 T = TypeVar("T")
 
-EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
-TRACEBACK_VARIABLE = "LOCALSTORE_TRACEBACK"
 
 _KEPT = "\n\t\u200d"
 """Line ends, tabs, and the joiner that emoji are made with."""
-
-_CREDENTIALS = re.compile(r"(?<=://)[^\s/@]*:[^\s@]*@")
 
 
 def report(result: Mapping[str, Any], render: Callable[[], None], json: bool) -> None:
@@ -54,21 +49,12 @@ def run(work: Coroutine[Any, Any, T], *, json: bool = False) -> T:
 
 def explain(error: BaseException, *, json: bool) -> int:
     """Print what happened and the next command, and return the exit code. Never prints a traceback unasked."""
-    if os.environ.get(TRACEBACK_VARIABLE):
+    if traceback_wanted() and isinstance(error, (LocalStoreError, KeyboardInterrupt)):
         traceback.print_exception(error)
-    if isinstance(error, LocalStoreError):
-        return fail(error.code, error.message, error.hint, error.exit_code, json=json)
     if isinstance(error, KeyboardInterrupt):
         return fail("interrupted", "interrupted", "run the same command again: it goes on", EXIT_INTERRUPTED, json=json)
-    # A driver's message may repeat the URL it was given, so credentials are cut out of it.
-    message = _CREDENTIALS.sub("…@", str(error)).strip() or "no further message"
-    return fail(
-        "unexpected",
-        f"unexpected {type(error).__name__}: {message.splitlines()[0]}",
-        f"set {TRACEBACK_VARIABLE}=1 and run the same command again to see where it happened",
-        EXIT_ERROR,
-        json=json,
-    )
+    told = ours(error)
+    return fail(told.code, told.message, told.hint, told.exit_code, json=json)
 
 
 def fail(code: str, message: str, hint: str, exit_code: int, *, json: bool) -> int:

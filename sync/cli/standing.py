@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from localstore.errors import LocalStoreError
+from localstore.unexpected import ours
 from sync.cli.session import Session
 from sync.cli.tables import cell, grid, print_grid, print_refusals, say, when
 from sync.engine import SyncEngine
@@ -40,8 +40,8 @@ async def read_all(engine: SyncEngine, tenants: Sequence[str] | None) -> Standin
     for tenant in await engine.tenants(tenants):
         try:
             found += (await engine.status([tenant])).tenants
-        except LocalStoreError as error:
-            failures.append((tenant, Failure.of(error)))
+        except Exception as error:  # noqa: BLE001 (what one tenant meets is its result, whatever it is)
+            failures.append((tenant, Failure.of(ours(error))))
     return Standing(tuple(found), tuple(failures))
 
 

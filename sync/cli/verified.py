@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from localstore.errors import LocalStoreError
+from localstore.unexpected import ours
 from sync.cli.repaired import print_repaired
 from sync.cli.session import Session
 from sync.cli.tables import LISTED_MAX, brief, plural, print_refusals, say
@@ -52,8 +52,8 @@ async def check_all(engine: SyncEngine, tenants: Sequence[str] | None, *, repair
     for tenant in await engine.tenants(tenants):
         try:
             found += await engine.verify([tenant], repair=repair)
-        except LocalStoreError as error:
-            failures.append((tenant, Failure.of(error)))
+        except Exception as error:  # noqa: BLE001 (what one tenant meets is its result, whatever it is)
+            failures.append((tenant, Failure.of(ours(error))))
     return Verification(tuple(found), tuple(failures))
 
 
