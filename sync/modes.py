@@ -18,7 +18,7 @@ from localstore.sqlite.mode import ADVANCING, CLOSED, FILE, HYBRID, POSTGRESQL, 
 from localstore.sqlite.threads import in_thread
 from sync import authority, ledger, pipeline
 from sync.blobs.tally import Tally
-from sync.errors import ModeInDoubt, NotReady
+from sync.errors import ModeInDoubt, NotPrepared, NotReady
 from sync.gates import CARRIED, EQUAL, Gate, Site, nothing_held
 from sync.moded import ModeChange, ModeStatus, ModeStatuses
 from sync.production import is_prepared
@@ -275,7 +275,12 @@ class Modes:
 
         The lock is the kernel's, so it goes with the process that holds it.
         """
-        await self._engine.ready(prepare=False)
+        try:
+            await self._engine.ready(prepare=False)
+        except NotPrepared as error:
+            # A first push prepares production, too, and brings what a mode needs there.
+            hint = f"localstore sync push --promote --tenant {tenant}"
+            raise NotPrepared(error.message, hint=hint, tenant=tenant) from error
         async with self._engine.database(tenant) as database:
             link = await self._engine.link(await self._engine.target(database))
             lock = FileLock(database.path.parent / LOCK_NAME)

@@ -12,7 +12,7 @@ from sync.checks import Checks
 from sync.errors import PromotionFailed, UnknownSchema
 from sync.merge import Merge
 from sync.production import ProductionTable, Registered, describe_all
-from sync.production.compare import differences
+from sync.production.compare import differences, remedy
 from sync.staging import Staging
 
 Known = dict[tuple[str, str], Registered]
@@ -37,7 +37,7 @@ class Parts:
         if named:
             raise UnknownSchema(
                 "production's tables have another shape by now; " + "; ".join(named),
-                hint="run `localstore sync schema apply` to bring production in line, then the same command again",
+                hint=remedy((table, self.shapes[table.name]) for table in self.order if found[table.name]),
                 tenant=self.batch.company_id,
             ) from error
 

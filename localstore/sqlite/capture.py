@@ -101,7 +101,7 @@ def _track(connection: sqlite3.Connection, table: Table, known: CatalogueEntry |
         _set_due(connection, known.id)
         return True
     if shape is None:
-        raise StoreError(f"The file has no table {table.name}.", hint="localstore schema plan")
+        raise StoreError(f"The file has no table {table.name}.", hint="localstore schema plan --models MODULE")
     _refuse_untrackable(table, shape)
     gaps = list(_gaps(connection, known, shape)) if known else []
     due = bool(gaps) or (known is None and _has_rows(connection, table.name))
@@ -158,7 +158,9 @@ def _refuse_untrackable(table: Table, shape: Shape) -> None:
         )
     for name in (*table.by_name, *table.key):
         if name not in shape.by_name:
-            raise StoreError(f"The table {table.name} has no column {name}.", hint="localstore schema plan")
+            raise StoreError(
+                f"The table {table.name} has no column {name}.", hint="localstore schema plan --models MODULE"
+            )
 
 
 def _merge(connection: sqlite3.Connection, table: Table, known: Table | None, shape: Shape) -> Table:

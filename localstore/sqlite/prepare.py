@@ -72,7 +72,7 @@ def prepare(connection: sqlite3.Connection, models: Models) -> None:
         if lacking:
             raise StoreError(
                 f"the table {table.name} in the file lacks what its model has: {', '.join(lacking)}",
-                hint="localstore schema apply",
+                hint="localstore schema apply --models MODULE",
             )
     _create(connection, missing)
     _create_partial_indexes(connection, models)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Final
+
 from localstore.postgres.policies import COMPANY_POLICY, OWNER
 from localstore.postgres.quoting import quote_identifier
 from localstore.schema.postgres import production_columns, production_key
+from localstore.schema.steps import widens
 from localstore.schema.tables import Kind, Table
 from localstore.schema.types import PRODUCTION_TYPES, TRAVELLING_VECTOR
 from sync.feed import FEED_TRIGGERS
 from sync.production.describe import ProductionTable
+
+_KINDS: Final = {name: kind for kind, name in PRODUCTION_TYPES.items()} | {TRAVELLING_VECTOR: Kind.VECTOR}
 
 
 def differences(table: Table, production: ProductionTable) -> tuple[str, ...]:
@@ -20,6 +26,29 @@ def differences(table: Table, production: ProductionTable) -> tuple[str, ...]:
     if production.kind not in ("r", "p"):
         return ("it is not a table",)
     return (*_columns(table, production), *_key(table, production), *_protection(production))
+
+
+def remedy(pairs: Iterable[tuple[Table, ProductionTable]]) -> str:
+    """Return the next command where production's tables have another shape.
+
+    A change of type takes the flag. It would make a wider column narrow again, and then the file is what follows.
+    """
+    return remedy_for(
+        (kind, production.columns[name].type)
+        for table, production in pairs
+        for name, kind, _ in production_columns(table)
+        if name in production.columns and not fits(kind, production.columns[name].type)
+    )
+
+
+def remedy_for(differing: Iterable[tuple[str, str]]) -> str:
+    """Return the next command for columns that have another type than is wanted: pairs of both, or none."""
+    types = list(differing)
+    kinds = [(_KINDS[wanted], _KINDS.get(there)) for wanted, there in types]
+    if any(there is not None and widens(wanted, there) for wanted, there in kinds):
+        return "give the file the wider type with `localstore schema apply --models MODULE`, then the same command"
+    flag = " --destructive" if types else ""
+    return f"run `localstore sync schema apply{flag}` to bring production in line, then the same command again"
 
 
 def fits(expected: str, actual: str) -> bool:

@@ -23,7 +23,7 @@ from localstore.schema.tables import Kind, Table, parents_first
 from localstore.schema.types import production_type
 from sync.errors import UnknownSchema, UnsupportedTable
 from sync.feed import feed_triggers
-from sync.production.compare import differences
+from sync.production.compare import differences, remedy
 from sync.production.describe import ProductionTable, describe_all
 from sync.production.registry import registered
 from sync.production.rights import as_owner, owner_needed
@@ -154,5 +154,5 @@ def _refuse_different(target: str, tables: Sequence[Table], present: dict[str, P
     if named:
         raise UnknownSchema(
             "production's tables have another shape; " + "; ".join(named),
-            hint="run `localstore sync schema apply` to bring production in line, then the same command again",
+            hint=remedy((table, present[table.name]) for table in tables if found.get(table.name)),
         )

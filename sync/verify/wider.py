@@ -13,6 +13,7 @@ from localstore.schema.tables import Kind
 from localstore.schema.types import PRODUCTION_TYPES
 from sync.errors import UnknownSchema
 from sync.production import Registered
+from sync.production.compare import remedy_for
 from sync.staging import Staging
 from sync.verify.frames import HEADER, TRAILER, Defects, Fields, Frames, Stream
 
@@ -68,13 +69,14 @@ async def find_wider(connection: asyncpg.Connection, known: Registered) -> Wider
             continue
         kind = _KINDS.get(there)
         if kind is None or (column.kind, kind) not in NARROWERS:
-            other.append(f"column {staging.quoted(place)} is {there}, not {wanted}")
+            other.append((staging.quoted(place), wanted, there))
         else:
             wider[place] = kind
     if other:
+        named = ", ".join(f"column {name} is {there}, not {wanted}" for name, wanted, there in other)
         raise UnknownSchema(
-            f"production's table has another shape; table {known.relation}: {', '.join(other)}",
-            hint="localstore schema apply, then localstore sync schema apply --destructive",
+            f"production's table has another shape; table {known.relation}: {named}",
+            hint=remedy_for((wanted, there) for _, wanted, there in other),
         )
     return wider
 
