@@ -11,12 +11,16 @@ from math import ceil
 from typing import Any, Final, TypeAlias
 
 from localstore.blobs.s3 import Bucket
+from localstore.blobs.s3_failures import code_of
 from localstore.blobs.s3_source import PART_BYTES, Part, Source
 from localstore.blobs.uploads import Arrived, Upload, Uploads
 from localstore.errors import BlobError, ObjectStoreDenied, ObjectStoreUnavailable
 
 PARTS_TOGETHER: Final = 4
 """Parts of one object under way at once, each of them in memory."""
+
+ATTEMPTS_MAX: Final = 3
+"""So often an upload that others work on is begun, or gone on with."""
 
 PAGE: Final = 1000
 """The most that S3 lists at once."""
@@ -43,9 +47,10 @@ class Multipart:
     async def upload(self, key: str, digest: str, source: Source) -> str | None:
         """Send what is missing of an object and return its ETag, or None where another one was faster.
 
-        Begins anew once where another one ended the same upload meanwhile.
+        Begins anew where another one ended the same upload meanwhile, or sent one of its parts again just then.
         """
-        for last in (False, True):
+        for attempt in range(1, ATTEMPTS_MAX + 1):
+            last = attempt == ATTEMPTS_MAX
             upload_id, there, noted = await self._begin(key, digest)
             try:
                 parts = await self._send(key, digest, Upload(upload_id, noted), source, there)
@@ -67,6 +72,10 @@ class Multipart:
                     raise
                 await self.forget(digest)
                 return None
+            except BlobError as error:
+                # A part that another one is replacing by the same bytes may not be there for a moment.
+                if last or error.__cause__ is None or code_of(error.__cause__) != "InvalidPart":
+                    raise
             else:
                 await self.forget(digest)
                 return etag_of(answer)

@@ -155,6 +155,37 @@ async def test_two_uploads_of_one_object_at_once_agree(s3_server: S3Server, comp
         assert found.size == len(data)
 
 
+class MeddlingBucket(CountingBucket):
+    """A bucket in which another sender replaces a part just before the upload is completed for the first time."""
+
+    async def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Make the call."""
+        if method == "complete_multipart_upload" and self.calls[method] == 0:
+            place = {name: parameters[name] for name in ("Key", "UploadId")}
+            await super().call("upload_part", **place, PartNumber=2, Body=b"x" * PART_BYTES)
+        return await super().call(method, **parameters)
+
+
+async def test_a_part_that_is_replaced_just_then_is_sent_again(s3_server: S3Server, company: str) -> None:
+    """The store refuses to complete with a part that is another one by now; only that part goes again."""
+    data = large(2)
+    digest = blake3(data).hexdigest()
+    bucket = MeddlingBucket(
+        s3_server.bucket_name,
+        endpoint_url=s3_server.endpoint_url,
+        access_key=s3_server.access_key,
+        secret_key=SecretStr(s3_server.secret_key),
+    )
+    bucket.calls = Counter()
+    async with bucket:
+        assert await S3Objects(bucket, company).add(digest, len(data), io.BytesIO(data)) is True
+        parts = -(-len(data) // PART_BYTES)
+        assert (bucket.calls["upload_part"], bucket.calls["complete_multipart_upload"]) == (parts + 2, 2)
+        assert bucket.calls["create_multipart_upload"] == 1
+        found = await bucket.call("head_object", Key=f"{company}/objects/{digest[:2]}/{digest}")
+        assert found["ContentLength"] == len(data)
+
+
 async def test_a_sweep_gives_up_uploads_that_nobody_goes_on_with(
     bucket: CountingBucket, company: str, blobs: Blobs
 ) -> None:
