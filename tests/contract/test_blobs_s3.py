@@ -62,6 +62,18 @@ class CountingBucket(Bucket):
         return await super().call(method, **parameters)
 
 
+def counting(kind: type[CountingBucket], server: S3Server) -> CountingBucket:
+    """Return the server's bucket as one of this kind."""
+    bucket = kind(
+        server.bucket_name,
+        endpoint_url=server.endpoint_url,
+        access_key=server.access_key,
+        secret_key=SecretStr(server.secret_key),
+    )
+    bucket.calls = Counter()
+    return bucket
+
+
 @pytest.fixture
 def company() -> str:
     """Name a company that nobody else uses: all tests share the bucket."""
@@ -71,14 +83,7 @@ def company() -> str:
 @pytest.fixture
 async def bucket(s3_server: S3Server) -> AsyncIterator[CountingBucket]:
     """Give the bucket, counting."""
-    bucket = CountingBucket(
-        s3_server.bucket_name,
-        endpoint_url=s3_server.endpoint_url,
-        access_key=s3_server.access_key,
-        secret_key=SecretStr(s3_server.secret_key),
-    )
-    bucket.calls = Counter()
-    async with bucket:
+    async with counting(CountingBucket, s3_server) as bucket:
         yield bucket
 
 
@@ -170,14 +175,7 @@ async def test_a_part_that_is_replaced_just_then_is_sent_again(s3_server: S3Serv
     """The store refuses to complete with a part that is another one by now; only that part goes again."""
     data = large(2)
     digest = blake3(data).hexdigest()
-    bucket = MeddlingBucket(
-        s3_server.bucket_name,
-        endpoint_url=s3_server.endpoint_url,
-        access_key=s3_server.access_key,
-        secret_key=SecretStr(s3_server.secret_key),
-    )
-    bucket.calls = Counter()
-    async with bucket:
+    async with counting(MeddlingBucket, s3_server) as bucket:
         assert await S3Objects(bucket, company).add(digest, len(data), io.BytesIO(data)) is True
         parts = -(-len(data) // PART_BYTES)
         assert (bucket.calls["upload_part"], bucket.calls["complete_multipart_upload"]) == (parts + 2, 2)
