@@ -25,7 +25,7 @@ from sync.production import Registered
 from sync.pull.incoming import Arrival, Incoming
 from sync.pull.keys import Keys
 from sync.staging import Staging
-from sync.verify.frames import TRAILER, Stream
+from sync.verify.frames import Stream
 from sync.verify.production import copy_query, copy_rows, reading
 from sync.verify.wider import Unfit, Wider, find_wider, narrowed
 
@@ -244,23 +244,14 @@ class _Taker:
             self._incoming.unreadable.append((name, row.key, why))
 
     def _cut(self, piece: bytes) -> list[Arrival]:
-        taken = self._stream.take(piece)
         found: list[Arrival] = []
-        if taken is None:
-            return found
-        data, at = taken
         frames = self._keys.frames
-        while at < len(data) and not data.startswith(TRAILER, at):
-            fields, end = frames.split(data, at)
-            if fields is None:
-                self._stream.keep(data, at, end)
-                return found
+        for fields, frame in self._stream.rows(piece, frames):
             key = frames.key_text(fields)
             try:
                 self._keys.stored(fields)
             except ValueDefect as defect:
                 self._incoming.unreadable.append((self._keys.table.name, key, defect.message))
             else:
-                found.append(Arrival(self._keys.of_fields(fields), key, data[at:end]))
-            at = end
+                found.append(Arrival(self._keys.of_fields(fields), key, frame))
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from localstore.codec import Value, ValueDefect, decode_binary, field_encoders, preview, to_text
@@ -187,6 +187,20 @@ class Stream:
         start = len(_SIGNATURE) + 8 + _LENGTH.unpack_from(data, len(_SIGNATURE) + 4)[0]
         self._begun = True
         return data, start
+
+    def rows(self, piece: bytes, frames: Frames) -> Iterator[tuple[Fields, bytes]]:
+        """Add a piece and yield the rows that are whole by now, each with its frame; to be read to its end."""
+        taken = self.take(piece)
+        if taken is None:
+            return
+        data, at = taken
+        while at < len(data) and not data.startswith(TRAILER, at):
+            fields, end = frames.split(data, at)
+            if fields is None:
+                self.keep(data, at, end)
+                return
+            yield fields, data[at:end]
+            at = end
 
     def keep(self, data: bytes, start: int, wanted: int) -> None:
         """Put back the frame that begins at `start`, to be continued once `data` would be `wanted` bytes long."""

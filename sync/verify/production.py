@@ -14,7 +14,7 @@ from localstore.postgres.quoting import quote_identifier, quote_literal
 from localstore.schema.tables import Kind
 from sync.production import Registered
 from sync.staging import Staging
-from sync.verify.frames import TRAILER, Fields, Frames, LocalRow, Stream
+from sync.verify.frames import Fields, Frames, LocalRow, Stream
 from sync.verify.order import Place
 from sync.verify.sorting import Sorted
 from sync.verify.wider import Taker, Unfit, find_wider, narrowed
@@ -85,7 +85,9 @@ class SortedRows:
 
     async def take(self, piece: bytes) -> None:
         """Add what has come of the binary COPY."""
-        self._sorted.add(LocalRow(self._frames.place(fields), frame, {}) for fields, frame in self._cut(piece))
+        self._sorted.add(
+            LocalRow(self._frames.place(fields), frame, {}) for fields, frame in self._stream.rows(piece, self._frames)
+        )
 
     async def unfit(self, row: Unfit) -> None:
         """Add a row that the shape cannot hold."""
@@ -105,16 +107,3 @@ class SortedRows:
     def close(self) -> None:
         """Forget the rows."""
         self._sorted.close()
-
-    def _cut(self, piece: bytes) -> Iterator[tuple[Fields, bytes]]:
-        taken = self._stream.take(piece)
-        if taken is None:
-            return
-        data, at = taken
-        while at < len(data) and not data.startswith(TRAILER, at):
-            fields, end = self._frames.split(data, at)
-            if fields is None:
-                self._stream.keep(data, at, end)
-                return
-            yield fields, data[at:end]
-            at = end

@@ -15,7 +15,7 @@ from sync.errors import UnknownSchema
 from sync.production import Registered
 from sync.production.compare import remedy_for
 from sync.staging import Staging
-from sync.verify.frames import HEADER, TRAILER, Defects, Fields, Frames, Stream
+from sync.verify.frames import HEADER, Defects, Fields, Frames, Stream
 
 Wider: TypeAlias = Mapping[int, Kind]
 """The kind of production's column by the place of the shape's; most tables have none."""
@@ -98,22 +98,13 @@ class Narrowing:
 
     async def take(self, piece: bytes) -> None:
         """Hand on what has come."""
-        taken = self._stream.take(piece)
-        if taken is None:
-            return
-        data, at = taken
-        while at < len(data) and not data.startswith(TRAILER, at):
-            fields, end = self._frames.split(data, at)
-            if fields is None:
-                self._stream.keep(data, at, end)
-                break
+        for fields, _ in self._stream.rows(piece, self._frames):
             unfit = self._narrow(fields)
             if unfit is None:
                 self._fit.append(self._frames.join(fields))
             else:
                 await self._flush()
                 await self._taker.unfit(unfit)
-            at = end
         await self._flush()
 
     async def _flush(self) -> None:
